@@ -1,0 +1,141 @@
+//! How an engine is to run: one value, checked once, before anything is bound.
+//!
+//! Invariant: a checked configuration has every number in its range. The kernel may still refuse what it does
+//! not support.
+
+use std::time::Duration;
+
+use crate::nfq::{ConfigFlags, CopyRange};
+use crate::placement::Placement;
+use crate::queue_range::QueueRange;
+
+/// Bytes in a mebibyte.
+pub const MIB: u32 = 1 << 20;
+
+/// What a worker does when nothing waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Wait {
+    /// Sleep until a packet comes.
+    #[default]
+    Block,
+    /// Look again for so long, then sleep. Saves the wake-up at the price of a busy CPU.
+    Spin(Duration),
+}
+
+/// Everything that an engine is started with. Its fields are documented at the builder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// See [`EngineBuilder::queues`](crate::EngineBuilder::queues).
+    pub queues: QueueRange,
+    /// See [`EngineBuilder::placement`](crate::EngineBuilder::placement).
+    pub placement: Placement,
+    /// See [`EngineBuilder::batch`](crate::EngineBuilder::batch).
+    pub batch: usize,
+    /// See [`EngineBuilder::wait`](crate::EngineBuilder::wait).
+    pub wait: Wait,
+    /// How each queue is set up.
+    pub queue: QueueConfig,
+}
+
+/// How one queue is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// See [`EngineBuilder::copy_range`](crate::EngineBuilder::copy_range).
+    pub copy_range: CopyRange,
+    /// See [`EngineBuilder::queue_maxlen`](crate::EngineBuilder::queue_maxlen).
+    pub maxlen: u32,
+    /// See [`EngineBuilder::rcvbuf`](crate::EngineBuilder::rcvbuf).
+    pub rcvbuf: u32,
+    /// See [`EngineBuilder::fail_open`](crate::EngineBuilder::fail_open) and `gso`.
+    pub flags: ConfigFlags,
+}
+
+impl EngineConfig {
+    /// The most packets that one receive takes.
+    pub const BATCH_MAX: usize = 1024;
+
+    /// The defaults, for these queues.
+    pub fn new(queues: QueueRange) -> Self {
+        Self {
+            queues,
+            placement: Placement::default(),
+            batch: 64,
+            wait: Wait::default(),
+            queue: QueueConfig {
+                copy_range: CopyRange::default(),
+                maxlen: 16_384,
+                rcvbuf: 64 * MIB,
+                flags: ConfigFlags::default(),
+            },
+        }
+    }
+
+    /// Checks every number.
+    ///
+    /// # Errors
+    /// The first that is out of its range, with the range.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let range = |what, value: u64, min, max| {
+            let fits = (min..=max).contains(&value);
+            if fits { Ok(()) } else { Err(ConfigError { what, value, min, max }) }
+        };
+        range("batch", self.batch as u64, 1, Self::BATCH_MAX as u64)?;
+        range("queue-maxlen", u64::from(self.queue.maxlen), 1, QUEUE_MAXLEN_MAX)?;
+        let rcvbuf_max = i32::MAX.unsigned_abs() / 2;
+        range("rcvbuf", u64::from(self.queue.rcvbuf), 4096, u64::from(rcvbuf_max))?;
+        if let CopyRange::Bytes(bytes) = self.queue.copy_range {
+            range("copy-range", u64::from(bytes), 1, u64::from(CopyRange::BYTES_MAX))?;
+        }
+        if let Wait::Spin(time) = self.wait {
+            let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+            range("wait spin", micros, 1, SPIN_US_MAX)?;
+        }
+        Ok(())
+    }
+}
+
+/// A number that is out of its range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {value} is out of range: {min} to {max}")]
+pub struct ConfigError {
+    /// Which setting.
+    pub what: &'static str,
+    /// What it was.
+    pub value: u64,
+    /// The least that is allowed.
+    pub min: u64,
+    /// The most that is allowed.
+    pub max: u64,
+}
+
+/// Kernels that look packets up in a hash table hold 65,536 in a queue whatever its length says; beyond that they
+/// lose ids as if the socket had overflowed (`NFQNL_HASH_MAX` in net/netfilter/nfnetlink_queue.c).
+const QUEUE_MAXLEN_MAX: u64 = 65_535;
+
+/// A second of spinning is no waiting strategy any more.
+const SPIN_US_MAX: u64 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_in_range_and_each_number_is_checked() {
+        let good = EngineConfig::new("0".parse().unwrap());
+        assert_eq!(good.check(), Ok(()));
+        let bad: [fn(&mut EngineConfig); 7] = [
+            |c| c.batch = 0,
+            |c| c.batch = 1025,
+            |c| c.queue.maxlen = 0,
+            |c| c.queue.rcvbuf = 100,
+            |c| c.queue.rcvbuf = u32::MAX,
+            |c| c.queue.copy_range = CopyRange::Bytes(0),
+            |c| c.wait = Wait::Spin(Duration::from_secs(2)),
+        ];
+        for change in bad {
+            let mut config = good.clone();
+            change(&mut config);
+            assert!(config.check().is_err(), "{config:?} was taken");
+        }
+    }
+}

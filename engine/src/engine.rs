@@ -1,0 +1,306 @@
+//! The engine: one worker for each queue of a range, started together, watched, and stopped together.
+//!
+//! ```text
+//!            start                                            shutdown
+//!   plan CPUs -> threads, pinned, inspectors made     order all -> wake all -> join
+//!             -> queues bound, one after the other              -> last look at the kernel's rows
+//!             -> handed to the threads                          -> sockets closed
+//! ```
+//!
+//! Invariant: either all queues of the range are bound and served, or none is bound. Everything that can fail
+//! without a queue (pinning, making inspectors) is done before the first is bound, since what waits in a bound
+//! queue is lost when it is given up. It deliberately installs no rules and writes no reports.
+
+use std::io;
+use std::sync::mpsc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use mio::{Events, Poll, Token};
+
+use crate::config::EngineConfig;
+use crate::cpus::CpuList;
+use crate::inspect::{Inspector, WorkerInfo};
+use crate::kernel_table::{KernelRow, KernelTable};
+use crate::nfq::PacketId;
+use crate::placement::{Assignment, Plan};
+use crate::queue::{Queue, QueueWaker};
+use crate::start::{StartError, StartWarning, small_buffer_warning};
+use crate::stats::{EngineStats, QueueStats};
+use crate::sys;
+use crate::worker::{Worker, WorkerError, WorkerShared};
+
+/// A running engine. Dropping it stops it at once, as [`shutdown`](Self::shutdown) with no time to drain.
+#[derive(Debug)]
+pub struct Engine {
+    workers: Vec<WorkerHandle>,
+    table: KernelTable,
+    warnings: Vec<StartWarning>,
+    poll: Poll,
+    waker: Arc<mio::Waker>,
+}
+
+/// Why [`Engine::wait`] returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The time is over.
+    TimedOut,
+    /// [`Interrupter::interrupt`] was called.
+    Interrupted,
+    /// A worker ended by itself: [`Engine::shutdown`] tells why.
+    WorkerEnded,
+}
+
+/// How a stopped engine ended.
+#[derive(Debug)]
+pub struct Stopped {
+    /// The last statistics, with the kernel's rows as they were just before the queues were given up.
+    pub stats: EngineStats,
+    /// Workers that failed.
+    pub failures: Vec<WorkerError>,
+}
+
+/// Ends an [`Engine::wait`] from another thread.
+#[derive(Debug, Clone)]
+pub struct Interrupter(Arc<mio::Waker>);
+
+impl Interrupter {
+    /// Makes the engine's `wait` return.
+    ///
+    /// # Errors
+    /// The kernel refuses to write to an eventfd.
+    pub fn interrupt(&self) -> io::Result<()> {
+        self.0.wake()
+    }
+}
+
+#[derive(Debug)]
+struct WorkerHandle {
+    assignment: Assignment,
+    shared: Arc<WorkerShared>,
+    waker: QueueWaker,
+    thread: JoinHandle<Option<WorkerEnd>>,
+}
+
+/// What a worker's thread leaves: its queue, still bound, so that the kernel's row can be read once more.
+struct WorkerEnd {
+    queue: Queue,
+    next_id: PacketId,
+    result: Result<(), WorkerError>,
+}
+
+impl Engine {
+    /// Starts the engine. `make` makes one inspector for each worker, on the worker's own thread.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing stays bound.
+    pub(crate) fn start<I, F>(config: &EngineConfig, make: F) -> Result<Self, StartError>
+    where
+        I: Inspector + 'static,
+        F: Fn(WorkerInfo) -> I + Send + Sync + 'static,
+    {
+        config.check()?;
+        let io_failed = |what| move |source| StartError::Io { what, source };
+        let online = CpuList::online("/".as_ref()).map_err(io_failed("reading the online CPUs"))?;
+        let allowed = sys::allowed_cpus().unwrap_or_else(|| online.clone());
+        let plan = Plan::new(config.queues, &config.placement, &online, &allowed)?;
+        let poll = Poll::new().map_err(io_failed("creating a poll"))?;
+        let waker = mio::Waker::new(poll.registry(), WAKE).map_err(io_failed("creating a waker"))?;
+        let waker = Arc::new(waker);
+
+        let make = Arc::new(make);
+        let mut seats = Vec::with_capacity(plan.assignments.len());
+        for (index, assignment) in (0..).zip(plan.assignments) {
+            seats.push(Seat::prepare(index, assignment, config, Arc::clone(&make), &waker)?);
+        }
+        for seat in &seats {
+            seat.wait_until_placed()?;
+        }
+        let mut queues = Vec::with_capacity(seats.len());
+        for queue in config.queues.iter() {
+            queues.push(Queue::open(queue, &config.queue, config.batch)?);
+        }
+        // After the first bind: on a kernel that loads nfnetlink_queue on demand the file appears only then.
+        let table = KernelTable::open().map_err(io_failed("opening the kernel's table of queues"))?;
+
+        let mut warnings: Vec<_> = plan.warnings.into_iter().map(StartWarning::Placement).collect();
+        warnings.extend(small_buffer_warning(config.queue.rcvbuf, &queues));
+        let workers = seats.into_iter().zip(queues).map(|(seat, queue)| seat.serve(queue)).collect();
+        Ok(Self { workers, table, warnings, poll, waker })
+    }
+
+    /// What the operator should know about this start.
+    pub fn warnings(&self) -> &[StartWarning] {
+        &self.warnings
+    }
+
+    /// Which queue is served where.
+    pub fn assignments(&self) -> impl ExactSizeIterator<Item = &Assignment> {
+        self.workers.iter().map(|worker| &worker.assignment)
+    }
+
+    /// A handle that ends [`wait`](Self::wait).
+    pub fn interrupter(&self) -> Interrupter {
+        Interrupter(Arc::clone(&self.waker))
+    }
+
+    /// Sleeps until the time is over, someone interrupts, or a worker ends by itself.
+    ///
+    /// # Errors
+    /// The kernel's poll fails.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Event> {
+        let mut events = Events::with_capacity(4);
+        match self.poll.poll(&mut events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        if self.workers.iter().any(|worker| worker.thread.is_finished()) {
+            return Ok(Event::WorkerEnded);
+        }
+        Ok(if events.is_empty() { Event::TimedOut } else { Event::Interrupted })
+    }
+
+    /// Reads all counters, with the kernel's beside them.
+    pub fn stats(&self) -> EngineStats {
+        let rows = self.table.rows().unwrap_or_default();
+        let queues = self.workers.iter().map(|worker| {
+            let queue = worker.assignment.queue;
+            worker.stats(rows.iter().find(|row| row.queue == queue).copied())
+        });
+        EngineStats { queues: queues.collect() }
+    }
+
+    /// Stops: each worker answers what it has received and what is queued, for `limit` at most, then gives its
+    /// queue up. What there was no time for gets the inspector's `unseen` verdict and is counted as flushed.
+    pub fn shutdown(mut self, limit: Duration) -> Stopped {
+        self.stop(limit)
+    }
+
+    fn stop(&mut self, limit: Duration) -> Stopped {
+        for worker in &self.workers {
+            worker.shared.order_stop(limit);
+            // A send that fails leaves a worker that some later packet wakes; nothing better can be done.
+            let _ = worker.waker.wake();
+        }
+        let mut stopped = Stopped { stats: EngineStats { queues: Vec::new() }, failures: Vec::new() };
+        for worker in self.workers.drain(..) {
+            let (stats, result) = worker.join(&self.table);
+            stopped.stats.queues.push(stats);
+            stopped.failures.extend(result.err());
+        }
+        stopped
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}
+
+impl WorkerHandle {
+    fn stats(&self, kernel: Option<KernelRow>) -> QueueStats {
+        let Assignment { queue, cpu, .. } = self.assignment;
+        QueueStats { queue, cpu, counts: self.shared.counters.snapshot(), kernel }
+    }
+
+    /// Waits for the thread's end. The queue is given up only after the kernel's last word about it.
+    fn join(self, table: &KernelTable) -> (QueueStats, Result<(), WorkerError>) {
+        let Assignment { queue, cpu, .. } = self.assignment;
+        let end = self.thread.join();
+        let kernel = table.row(queue).ok().flatten();
+        let result = match end {
+            Ok(Some(WorkerEnd { queue: bound, next_id, result })) => {
+                if let Some(row) = kernel {
+                    self.shared.count_last_gap(next_id, row.id_sequence);
+                }
+                drop(bound);
+                result
+            }
+            Ok(None) | Err(_) => Err(WorkerError::Panicked { queue }),
+        };
+        let counts = self.shared.counters.snapshot();
+        (QueueStats { queue, cpu, counts, kernel }, result)
+    }
+}
+
+/// A worker's thread before it has its queue.
+struct Seat {
+    assignment: Assignment,
+    shared: Arc<WorkerShared>,
+    placed: mpsc::Receiver<bool>,
+    queue: mpsc::SyncSender<Queue>,
+    thread: JoinHandle<Option<WorkerEnd>>,
+}
+
+impl Seat {
+    /// Starts the thread, which pins itself, makes its inspector and waits for its queue.
+    fn prepare<I, F>(
+        index: u16,
+        assignment: Assignment,
+        config: &EngineConfig,
+        make: Arc<F>,
+        waker: &Arc<mio::Waker>,
+    ) -> Result<Self, StartError>
+    where
+        I: Inspector + 'static,
+        F: Fn(WorkerInfo) -> I + Send + Sync + 'static,
+    {
+        let (placed_sender, placed) = mpsc::channel();
+        let (queue, queue_receiver) = mpsc::sync_channel::<Queue>(1);
+        let info = WorkerInfo { queue: assignment.queue, index, cpu: assignment.cpu };
+        let wait = config.wait;
+        let shared = Arc::new(WorkerShared::new(config.queue.flags.fail_open));
+        let bell = EndBell(Arc::clone(waker));
+        let thread_shared = Arc::clone(&shared);
+        let body = move || {
+            let _bell = bell;
+            let placed = info.cpu.is_none_or(sys::pin_to);
+            let inspector = placed.then(|| make(info));
+            placed_sender.send(placed).ok()?;
+            let (inspector, queue) = (inspector?, queue_receiver.recv().ok()?);
+            let mut worker = Worker::new(info.queue, queue, inspector, wait, thread_shared);
+            let result = worker.run();
+            let (queue, next_id) = worker.into_parts();
+            Some(WorkerEnd { queue, next_id, result })
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("fanq-{}", info.queue))
+            .spawn(body)
+            .map_err(|source| StartError::Io { what: "starting a worker's thread", source })?;
+        Ok(Self { assignment, shared, placed, queue, thread })
+    }
+
+    fn wait_until_placed(&self) -> Result<(), StartError> {
+        let queue = self.assignment.queue;
+        match (self.placed.recv(), self.assignment.cpu) {
+            (Ok(true), _) => Ok(()),
+            (Ok(false), Some(cpu)) => Err(StartError::PinningRefused { queue, cpu }),
+            (Ok(false), None) | (Err(_), _) => Err(StartError::InspectorPanicked { queue }),
+        }
+    }
+
+    fn serve(self, queue: Queue) -> WorkerHandle {
+        let waker = queue.waker();
+        // The thread waits for exactly this; if it has died, the engine's first `wait` says so.
+        let _ = self.queue.send(queue);
+        WorkerHandle {
+            assignment: self.assignment,
+            shared: self.shared,
+            waker,
+            thread: self.thread,
+        }
+    }
+}
+
+/// Tells the engine's `wait` that a worker's thread is about to end, also by a panic.
+struct EndBell(Arc<mio::Waker>);
+
+impl Drop for EndBell {
+    fn drop(&mut self) {
+        let _ = self.0.wake();
+    }
+}
+
+const WAKE: Token = Token(0);

@@ -1,0 +1,169 @@
+//! What the kernel says about its queues: `/proc/net/netfilter/nfnetlink_queue`, and who owns a netlink port.
+//!
+//! Invariant: reads only. A line that it does not understand is left out, never an error: the file's shape
+//! belongs to the kernel. The table is opened once, which fixes the network namespace that it shows, and read
+//! again from the start each time.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// One queue, as the kernel counts it (`net/netfilter/nfnetlink_queue.c: seq_show`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelRow {
+    /// The queue's number.
+    pub queue: u16,
+    /// The netlink port of the socket that is bound to it.
+    pub port_id: u32,
+    /// Packets that wait in it now.
+    pub queue_total: u64,
+    /// Packets that it had no room for.
+    pub queue_dropped: u64,
+    /// Packets that the socket's buffer had no room for.
+    pub user_dropped: u64,
+    /// The last id given.
+    pub id_sequence: u32,
+}
+
+impl KernelRow {
+    /// Reads one line: queue, port, total, copy mode, copy range, queue dropped, user dropped, id sequence, 1.
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split_ascii_whitespace();
+        let mut next = || fields.next()?.parse::<u64>().ok();
+        let queue = u16::try_from(next()?).ok()?;
+        let port_id = u32::try_from(next()?).ok()?;
+        let queue_total = next()?;
+        let (_copy_mode, _copy_range) = (next()?, next()?);
+        let (queue_dropped, user_dropped) = (next()?, next()?);
+        let id_sequence = u32::try_from(next()?).ok()?;
+        Some(Self { queue, port_id, queue_total, queue_dropped, user_dropped, id_sequence })
+    }
+}
+
+/// The queues of the network namespace in which it was opened.
+#[derive(Debug)]
+pub struct KernelTable {
+    file: File,
+}
+
+impl KernelTable {
+    /// Opens the table of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// There is none: the kernel has no nfnetlink_queue, or /proc is not mounted.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self { file: File::open("/proc/thread-self/net/netfilter/nfnetlink_queue")? })
+    }
+
+    /// The queues bound now.
+    ///
+    /// # Errors
+    /// As for reading a file.
+    pub fn rows(&self) -> io::Result<Vec<KernelRow>> {
+        let mut text = Vec::new();
+        let mut part = [0; 4096];
+        loop {
+            let read = self.file.read_at(&mut part, text.len() as u64)?;
+            if read == 0 {
+                break;
+            }
+            text.extend_from_slice(&part[..read]);
+        }
+        Ok(String::from_utf8_lossy(&text).lines().filter_map(KernelRow::parse).collect())
+    }
+
+    /// One queue's row, if it is bound.
+    ///
+    /// # Errors
+    /// As for reading a file.
+    pub fn row(&self, queue: u16) -> io::Result<Option<KernelRow>> {
+        Ok(self.rows()?.into_iter().find(|row| row.queue == queue))
+    }
+}
+
+/// Who holds a netlink port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortOwner {
+    /// The port.
+    pub port_id: u32,
+    /// The process, where it can be seen: its id and its name.
+    pub process: Option<(u32, String)>,
+}
+
+impl PortOwner {
+    /// Looks for the process that has the netfilter socket with this port open. Without the right to look into
+    /// other users' processes it is found only among one's own.
+    pub fn find(port_id: u32) -> Self {
+        let process = socket_inode(port_id).and_then(|inode| process_with_socket(&inode));
+        Self { port_id, process }
+    }
+}
+
+impl fmt::Display for PortOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.process {
+            Some((pid, name)) => write!(f, "process {pid} ({name}), netlink port {}", self.port_id),
+            None => write!(f, "netlink port {}, of a process that cannot be seen from here", self.port_id),
+        }
+    }
+}
+
+/// The inode of the netfilter socket with this port, from `/proc/net/netlink` (sk, protocol, port, ..., inode).
+fn socket_inode(port_id: u32) -> Option<String> {
+    let table = std::fs::read_to_string("/proc/thread-self/net/netlink").ok()?;
+    let inode = table.lines().find_map(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let ours = fields.get(1) == Some(&"12") && fields.get(2)?.parse() == Ok(port_id);
+        if ours { fields.last().map(|inode| (*inode).to_owned()) } else { None }
+    });
+    inode.filter(|inode| inode != "0")
+}
+
+fn process_with_socket(inode: &str) -> Option<(u32, String)> {
+    let target = PathBuf::from(format!("socket:[{inode}]"));
+    let holds_it = |process: &Path| {
+        let descriptors = std::fs::read_dir(process.join("fd")).ok()?;
+        let mut links = descriptors.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+        links.any(|link| link == target).then_some(())
+    };
+    std::fs::read_dir("/proc").ok()?.filter_map(Result::ok).find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        holds_it(&entry.path())?;
+        let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        Some((pid, name.trim().to_owned()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_as_the_kernel_prints_it() {
+        let row = KernelRow::parse("    1   3302     5 2 65531 121120    7   378880  1").unwrap();
+        let expected = KernelRow {
+            queue: 1,
+            port_id: 3302,
+            queue_total: 5,
+            queue_dropped: 121_120,
+            user_dropped: 7,
+            id_sequence: 378_880,
+        };
+        assert_eq!(row, expected);
+    }
+
+    #[test]
+    fn a_port_above_the_signed_range_is_read() {
+        let row = KernelRow::parse("0 3249936261 0 2 65531 0 0 1 1").unwrap();
+        assert_eq!(row.port_id, 3_249_936_261);
+    }
+
+    #[test]
+    fn lines_of_another_shape_are_left_out() {
+        for line in ["", "0", "a b c d e f g h i", "70000 1 0 2 65531 0 0 0 1", "0 1 0 2 65531 0 0"] {
+            assert_eq!(KernelRow::parse(line), None, "{line:?}");
+        }
+    }
+}

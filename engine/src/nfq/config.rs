@@ -1,0 +1,138 @@
+//! Configuration messages: binding a queue with everything it needs, and changing a bound one.
+//!
+//! Invariant: BIND, PARAMS, MAXLEN, FLAGS and MASK go in one message, which the kernel applies as one
+//! (`nfqnl_recv_config` refuses bad flags before it binds). In between nothing could be dropped for want of a
+//! copy mode.
+
+use super::attribute::{FLAG_ACK, MessageWriter, wire_constants};
+
+/// How much of each packet the kernel copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CopyRange {
+    /// All that fits one message: 65,531 bytes.
+    #[default]
+    Full,
+    /// The first so many bytes, 1 to 65,531. The packet's own length comes beside.
+    Bytes(u16),
+    /// No payload, only what the kernel knows about the packet.
+    Meta,
+}
+
+impl CopyRange {
+    /// The most that fits: 65,535 less the attribute's header (`NFQNL_MAX_COPY_RANGE` in
+    /// net/netfilter/nfnetlink_queue.c).
+    pub const BYTES_MAX: u16 = 65_531;
+
+    /// How many bytes of payload can come.
+    #[must_use]
+    pub const fn bytes(self) -> u16 {
+        match self {
+            Self::Full => Self::BYTES_MAX,
+            Self::Bytes(bytes) => bytes,
+            Self::Meta => 0,
+        }
+    }
+}
+
+/// What a queue can be asked to do beside queueing (`NFQA_CFG_F_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ConfigFlags {
+    /// When the queue or the socket is full, let packets pass instead of dropping them.
+    pub fail_open: bool,
+    /// Hand over large segmented packets whole.
+    pub gso: bool,
+}
+
+impl ConfigFlags {
+    const fn to_kernel(self) -> u32 {
+        (if self.fail_open { F_FAIL_OPEN } else { 0 }) | (if self.gso { F_GSO } else { 0 })
+    }
+}
+
+/// A request to configure one queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueRequest {
+    queue: u16,
+    sequence: u32,
+    bind: Option<(CopyRange, ConfigFlags)>,
+    unbind: bool,
+    maxlen: Option<u32>,
+}
+
+impl QueueRequest {
+    /// The largest request, in bytes.
+    pub const BYTES_MAX: usize = 64;
+
+    /// Takes the queue and configures it whole. `maxlen` counts packets.
+    #[must_use]
+    pub const fn bind(queue: u16, copy: CopyRange, maxlen: u32, flags: ConfigFlags) -> Self {
+        let bind = Some((copy, flags));
+        Self { queue, sequence: 0, bind, unbind: false, maxlen: Some(maxlen) }
+    }
+
+    /// Changes how many packets a bound queue holds. With 0 it takes no more: what arrives is dropped and
+    /// counted by the kernel or, under `fail_open`, passes.
+    #[must_use]
+    pub const fn set_maxlen(queue: u16, maxlen: u32) -> Self {
+        Self { queue, sequence: 0, bind: None, unbind: false, maxlen: Some(maxlen) }
+    }
+
+    /// Gives the queue up. The kernel drops what is still queued.
+    #[must_use]
+    pub const fn unbind(queue: u16) -> Self {
+        Self { queue, sequence: 0, bind: None, unbind: true, maxlen: None }
+    }
+
+    /// Numbers the request; the acknowledgement carries the number.
+    #[must_use]
+    pub const fn numbered(self, sequence: u32) -> Self {
+        Self { sequence, ..self }
+    }
+
+    /// Writes the request, with the wish for an acknowledgement, and returns its length.
+    ///
+    /// # Panics
+    /// If the buffer is shorter than [`BYTES_MAX`](Self::BYTES_MAX).
+    pub fn encode(&self, buffer: &mut [u8]) -> usize {
+        let mut message =
+            MessageWriter::new(buffer, MSG_CONFIG, FLAG_ACK, self.sequence, self.queue);
+        if self.bind.is_some() || self.unbind {
+            let command = if self.unbind { CMD_UNBIND } else { CMD_BIND };
+            message = message.attribute(CFG_CMD, &[command, 0, 0, 0]);
+        }
+        if let Some((copy, _)) = self.bind {
+            message = message.attribute(CFG_PARAMS, &copy_params(copy));
+        }
+        if let Some(maxlen) = self.maxlen {
+            message = message.attribute(CFG_QUEUE_MAXLEN, &maxlen.to_be_bytes());
+        }
+        if let Some((_, flags)) = self.bind {
+            message = message
+                .attribute(CFG_FLAGS, &flags.to_kernel().to_be_bytes())
+                .attribute(CFG_MASK, &(F_FAIL_OPEN | F_GSO).to_be_bytes());
+        }
+        message.finish()
+    }
+}
+
+/// `struct nfqnl_msg_config_params`: the range in network order, then the mode, packed.
+fn copy_params(copy: CopyRange) -> [u8; 5] {
+    let mode = if matches!(copy, CopyRange::Meta) { COPY_META } else { COPY_PACKET };
+    let [high, low] = copy.bytes().to_be_bytes();
+    [0, 0, high, low, mode]
+}
+
+wire_constants! {
+    MSG_CONFIG: u8 = libc::NFQNL_MSG_CONFIG;
+    CMD_BIND: u8 = libc::NFQNL_CFG_CMD_BIND;
+    CMD_UNBIND: u8 = libc::NFQNL_CFG_CMD_UNBIND;
+    COPY_META: u8 = libc::NFQNL_COPY_META;
+    COPY_PACKET: u8 = libc::NFQNL_COPY_PACKET;
+    CFG_CMD: u16 = libc::NFQA_CFG_CMD;
+    CFG_PARAMS: u16 = libc::NFQA_CFG_PARAMS;
+    CFG_QUEUE_MAXLEN: u16 = libc::NFQA_CFG_QUEUE_MAXLEN;
+    CFG_FLAGS: u16 = libc::NFQA_CFG_FLAGS;
+    CFG_MASK: u16 = libc::NFQA_CFG_MASK;
+    F_FAIL_OPEN: u32 = libc::NFQA_CFG_F_FAIL_OPEN;
+    F_GSO: u32 = libc::NFQA_CFG_F_GSO;
+}

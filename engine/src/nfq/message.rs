@@ -1,0 +1,128 @@
+//! One netlink message: told apart into packet, reply and anything else.
+//!
+//! Invariant: any bytes give a value or an error. A reply names the request that it answers, so that a refused
+//! verdict is never taken for a refused configuration.
+
+use super::attribute::{FLAG_ACK, FLAG_REQUEST, NFMSG_HEADER, NLMSG_HEADER, wire_constants};
+use super::{DecodeError, PacketMessage, Undecodable};
+
+/// What a netlink message from the kernel is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// A packet that waits for its verdict.
+    Packet(PacketMessage<'a>),
+    /// The answer to a request of ours: an error, or the acknowledgement that was asked for.
+    Reply(KernelReply),
+    /// A type that this version does not know, by its number.
+    Unknown(u16),
+}
+
+/// An `NLMSG_ERROR`: what became of a request. Refused verdicts send one even unasked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelReply {
+    /// 0 for an acknowledgement, else the positive errno.
+    pub errno: i32,
+    /// Which kind of request it answers.
+    pub request: Request,
+    /// That request's sequence number. fanq numbers a verdict by its packet id.
+    pub sequence: u32,
+}
+
+/// The kinds of request that fanq sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// Queue configuration.
+    Config,
+    /// A verdict for one packet.
+    Verdict,
+    /// A verdict for every packet up to an id.
+    VerdictBatch,
+    /// The no-op that wakes a worker.
+    Wake,
+    /// Anything else, by its message type.
+    Other(u16),
+}
+
+/// Decodes the message at the front of a received datagram and returns it with the bytes behind it (the kernel
+/// sends one message a datagram, so as a rule there are none).
+///
+/// # Errors
+/// [`Undecodable`], with the packet id if it was readable. Nothing behind a broken message can be trusted, so
+/// the rest of the datagram is lost with it.
+#[inline]
+pub fn decode(datagram: &[u8]) -> Result<(Message<'_>, &[u8]), Undecodable> {
+    let Some((header, _)) = datagram.split_first_chunk::<NLMSG_HEADER>() else {
+        return Err(truncated(0, NLMSG_HEADER, datagram.len()).into());
+    };
+    let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+    let kind = u16::from_ne_bytes([header[4], header[5]]);
+    if length < NLMSG_HEADER {
+        return Err(DecodeError::LengthTooSmall { offset: 0, length }.into());
+    }
+    // A message cut short by its buffer is decoded as far as it goes, for the sake of the id.
+    let whole = datagram.get(..length);
+    let message = whole.unwrap_or(datagram);
+    let decoded = match kind {
+        PACKET => {
+            if message.len() < NFMSG_HEADER {
+                return Err(truncated(0, NFMSG_HEADER, message.len()).into());
+            }
+            let packet = PacketMessage::decode(message)?;
+            if whole.is_none() {
+                let error = truncated(0, length, datagram.len());
+                return Err(Undecodable { error, id: Some(packet.id()) });
+            }
+            Message::Packet(packet)
+        }
+        _ if whole.is_none() => return Err(truncated(0, length, datagram.len()).into()),
+        ERROR => Message::Reply(decode_reply(message)?),
+        other => Message::Unknown(other),
+    };
+    let next = super::attribute::align(length).min(datagram.len());
+    Ok((decoded, &datagram[next..]))
+}
+
+/// `struct nlmsgerr`: the errno, negated, and the header of the request.
+fn decode_reply(message: &[u8]) -> Result<KernelReply, DecodeError> {
+    let body = &message[NLMSG_HEADER..];
+    let Some((body, _)) = body.split_first_chunk::<{ 4 + NLMSG_HEADER }>() else {
+        return Err(truncated(NLMSG_HEADER, 4 + NLMSG_HEADER, body.len()));
+    };
+    let field = |at: usize| [body[at], body[at + 1], body[at + 2], body[at + 3]];
+    let request = match u16::from_ne_bytes([body[8], body[9]]) {
+        CONFIG => Request::Config,
+        VERDICT => Request::Verdict,
+        VERDICT_BATCH => Request::VerdictBatch,
+        NOOP => Request::Wake,
+        other => Request::Other(other),
+    };
+    Ok(KernelReply {
+        errno: i32::from_ne_bytes(field(0)).saturating_neg(),
+        request,
+        sequence: u32::from_ne_bytes(field(12)),
+    })
+}
+
+/// A request that does nothing but be acknowledged. Whoever blocks on a socket is woken by sending this through
+/// it: the acknowledgement comes back to the same socket (`net/netlink/af_netlink.c: netlink_rcv_skb`).
+#[must_use]
+pub fn wake_request() -> [u8; NLMSG_HEADER] {
+    let mut message = [0; NLMSG_HEADER];
+    message[0..4].copy_from_slice(&16_u32.to_ne_bytes());
+    message[4..6].copy_from_slice(&NOOP.to_ne_bytes());
+    message[6..8].copy_from_slice(&(FLAG_REQUEST | FLAG_ACK).to_ne_bytes());
+    message
+}
+
+const fn truncated(offset: usize, need: usize, have: usize) -> DecodeError {
+    DecodeError::Truncated { offset, need, have }
+}
+
+wire_constants! {
+    NOOP: u16 = libc::NLMSG_NOOP;
+    ERROR: u16 = libc::NLMSG_ERROR;
+    PACKET: u16 = (libc::NFNL_SUBSYS_QUEUE << 8) | libc::NFQNL_MSG_PACKET;
+    VERDICT: u16 = (libc::NFNL_SUBSYS_QUEUE << 8) | libc::NFQNL_MSG_VERDICT;
+    CONFIG: u16 = (libc::NFNL_SUBSYS_QUEUE << 8) | libc::NFQNL_MSG_CONFIG;
+    VERDICT_BATCH: u16 = (libc::NFNL_SUBSYS_QUEUE << 8) | libc::NFQNL_MSG_VERDICT_BATCH;
+}

@@ -1,0 +1,37 @@
+//! The nfnetlink_queue codec: what the kernel sends, decoded in place; what it accepts, encoded into a
+//! caller's buffer.
+//!
+//! Invariant: pure bytes. Nothing here knows a file descriptor, allocates, blocks or panics on input; the
+//! compiler holds "no unsafe" for the whole subtree. A message is one netlink datagram:
+//!
+//! ```text
+//!  0       4     6     8     12      16       17       18         20
+//!  +-------+-----+-----+-----+-------+--------+--------+----------+------------------------------+
+//!  | len   |type |flags| seq | port  | family | version| queue    | attributes, each padded to 4 |
+//!  +-------+-----+-----+-----+-------+--------+--------+----------+------------------------------+
+//!  |<-------- nlmsghdr, host order ------->|<--- nfgenmsg, queue in network order ---->|
+//! ```
+//!
+//! It deliberately does not look inside a packet's payload, keep state between messages, or decide anything.
+
+#![forbid(unsafe_code)]
+
+mod attribute;
+mod config;
+mod error;
+mod message;
+mod packet;
+mod verdict;
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
+mod tests;
+
+pub use config::{ConfigFlags, CopyRange, QueueRequest};
+pub use error::{DecodeError, Undecodable};
+pub use message::{KernelReply, Message, Request, decode, wake_request};
+pub use packet::{Hook, KernelTime, PacketId, PacketMessage, SkbInfo, VlanTag};
+pub use verdict::{VERDICT_BYTES_MAX, VerdictCode, VerdictMessage};

@@ -1,0 +1,252 @@
+//! One queue: its netlink socket, set up whole, and the calls that a worker makes on it.
+//!
+//! Invariant: a [`Queue`] that exists is bound and configured; dropping it closes the socket, and with it the
+//! kernel releases the queue. Packets that come before the acknowledgement of the set-up are kept for the
+//! worker, none is thrown away. It deliberately decides nothing about packets.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Token};
+use netlink_sys::Socket;
+
+use crate::config::QueueConfig;
+use crate::kernel_table::{KernelTable, PortOwner};
+use crate::nfq::{self, Message, QueueRequest, Request, wake_request};
+use crate::sys::{self, ReceiveBuffer, ReceiveError, ReceiveRing};
+
+/// What a worker needs of a queue; the seam where tests put a simulated kernel.
+pub(crate) trait Port {
+    /// Receives up to a batch and returns how many datagrams; with `block`, waits for the first.
+    fn receive(&mut self, block: bool) -> Result<usize, ReceiveError>;
+
+    /// One datagram of the last receive.
+    fn datagram(&self, index: usize) -> &[u8];
+
+    /// Sends messages, which the kernel carries out before this returns.
+    fn send(&mut self, messages: &[u8]) -> io::Result<()>;
+
+    /// Takes a datagram that came while the queue was set up.
+    fn take_early(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+/// A bound queue.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    socket: Arc<Socket>,
+    ring: ReceiveRing,
+    /// Packets that came before the set-up was acknowledged, oldest last.
+    early: Vec<Vec<u8>>,
+    receive_buffer: ReceiveBuffer,
+}
+
+impl Queue {
+    /// Takes queue `number` of the calling thread's network namespace and configures it in one message.
+    pub(crate) fn open(
+        number: u16,
+        config: &QueueConfig,
+        batch: usize,
+    ) -> Result<Self, QueueError> {
+        let failed = |call| move |source| QueueError::Socket { call, source };
+        let (mut socket, _port) = sys::open_netfilter().map_err(failed("opening the socket"))?;
+        let receive_buffer = sys::set_receive_buffer(&socket, config.rcvbuf)
+            .map_err(failed("setting the receive buffer"))?;
+        let request =
+            QueueRequest::bind(number, config.copy_range, config.maxlen, config.flags);
+        let (errno, mut early) = ask(&mut socket, request)?;
+        if errno != 0 {
+            return Err(QueueError::refused(number, errno, config));
+        }
+        early.reverse();
+        let datagram_bytes = usize::from(config.copy_range.bytes()) + METADATA_BYTES;
+        let ring = ReceiveRing::new(batch, datagram_bytes);
+        Ok(Self { socket: Arc::new(socket), ring, early, receive_buffer })
+    }
+
+    /// The receive buffer that the kernel granted.
+    pub(crate) fn receive_buffer(&self) -> ReceiveBuffer {
+        self.receive_buffer
+    }
+
+    /// A handle that wakes whoever blocks on this queue's socket.
+    pub(crate) fn waker(&self) -> QueueWaker {
+        QueueWaker { socket: Arc::clone(&self.socket) }
+    }
+}
+
+impl Port for Queue {
+    #[inline]
+    fn receive(&mut self, block: bool) -> Result<usize, ReceiveError> {
+        self.ring.receive(self.socket.as_fd(), block)
+    }
+
+    #[inline]
+    fn datagram(&self, index: usize) -> &[u8] {
+        self.ring.datagram(index)
+    }
+
+    #[inline]
+    fn send(&mut self, messages: &[u8]) -> io::Result<()> {
+        self.socket.send(messages, 0).map(|_| ())
+    }
+
+    fn take_early(&mut self) -> Option<Vec<u8>> {
+        self.early.pop()
+    }
+}
+
+/// Wakes a worker that blocks in a receive. Keeps the socket open for as long as it lives.
+#[derive(Debug, Clone)]
+pub(crate) struct QueueWaker {
+    socket: Arc<Socket>,
+}
+
+impl QueueWaker {
+    /// Makes the blocked receive return. If the buffer is so full that the answer does not fit, then the worker
+    /// does not block either.
+    pub(crate) fn wake(&self) -> io::Result<()> {
+        self.socket.send(&wake_request(), 0).map(|_| ())
+    }
+}
+
+/// Sends a configuration request and waits for its acknowledgement. Returns the errno, and the datagrams that
+/// came before it, in order.
+fn ask(socket: &mut Socket, request: QueueRequest) -> Result<(i32, Vec<Vec<u8>>), QueueError> {
+    let failed = |call| move |source| QueueError::Socket { call, source };
+    let mut buffer = [0; QueueRequest::BYTES_MAX];
+    let length = request.numbered(SETUP_SEQUENCE).encode(&mut buffer);
+    socket.send(&buffer[..length], 0).map_err(failed("sending the configuration"))?;
+
+    let mut poll = Poll::new().map_err(failed("creating a poll"))?;
+    poll.registry()
+        .register(socket, Token(0), Interest::READABLE)
+        .map_err(failed("polling the socket"))?;
+    let deadline = Instant::now() + ANSWER_TIME_MAX;
+    let mut events = Events::with_capacity(1);
+    let mut early = Vec::new();
+    let mut datagram = Vec::with_capacity(DATAGRAM_BYTES_MAX);
+    loop {
+        datagram.clear();
+        match socket.recv(&mut datagram, libc::MSG_DONTWAIT) {
+            Ok(_) => match nfq::decode(&datagram) {
+                Ok((Message::Reply(reply), _)) if reply.request == Request::Config => {
+                    return Ok((reply.errno, early));
+                }
+                _ => early.push(datagram.clone()),
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(QueueError::NoAnswer { port: socket.as_raw_fd() });
+                }
+                match poll.poll(&mut events, Some(left)) {
+                    Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                        return Err(failed("waiting for the acknowledgement")(error));
+                    }
+                    _ => {}
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed("receiving the acknowledgement")(error)),
+        }
+    }
+}
+
+/// Why a queue could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// A system call on the socket failed.
+    #[error("netlink socket: {call}: {source}")]
+    Socket {
+        /// What was being done.
+        call: &'static str,
+        /// The error.
+        source: io::Error,
+    },
+    /// Another socket is bound to the queue.
+    #[error("queue {queue} is taken by {owner}; stop that program, or choose other queues with --queues")]
+    Taken {
+        /// The queue.
+        queue: u16,
+        /// Who has it.
+        owner: PortOwner,
+    },
+    /// The process may not configure queues.
+    #[error(
+        "queue {queue}: not permitted; run as root or give the program CAP_NET_ADMIN in this network namespace (setcap cap_net_admin+ep PROGRAM)"
+    )]
+    NotPermitted {
+        /// The queue.
+        queue: u16,
+    },
+    /// The kernel has no nfnetlink_queue.
+    #[error(
+        "queue {queue}: this kernel has no nfnetlink_queue; load it (modprobe nfnetlink_queue) or use a kernel built with CONFIG_NETFILTER_NETLINK_QUEUE"
+    )]
+    NoKernelSupport {
+        /// The queue.
+        queue: u16,
+    },
+    /// The kernel does not know a flag that was asked for.
+    #[error("queue {queue}: this kernel refuses the flags asked for ({flags}); start without them")]
+    FlagsRefused {
+        /// The queue.
+        queue: u16,
+        /// The flags, by the names of their options.
+        flags: String,
+    },
+    /// The kernel refused for another reason.
+    #[error("queue {queue}: the kernel refused the configuration: {source}")]
+    Refused {
+        /// The queue.
+        queue: u16,
+        /// Its errno.
+        source: io::Error,
+    },
+    /// The kernel did not answer.
+    #[error("the kernel did not acknowledge the configuration within {ANSWER_TIME_MAX:?}")]
+    NoAnswer {
+        /// The socket's descriptor.
+        port: i32,
+    },
+}
+
+impl QueueError {
+    /// Tells the reasons for an errno apart. `EPERM` is both "not yours" and "not allowed"; the kernel's table
+    /// knows which (`net/netfilter/nfnetlink_queue.c: nfqnl_recv_config`).
+    fn refused(queue: u16, errno: i32, config: &QueueConfig) -> Self {
+        let row = || KernelTable::open().ok()?.row(queue).ok()?;
+        match errno {
+            libc::EPERM | libc::EBUSY => match row() {
+                Some(row) => Self::Taken { queue, owner: PortOwner::find(row.port_id) },
+                None => Self::NotPermitted { queue },
+            },
+            // nfnetlink's answer for a subsystem that is not there (nfnetlink_rcv_msg).
+            libc::EINVAL if KernelTable::open().is_err() => Self::NoKernelSupport { queue },
+            libc::EOPNOTSUPP => {
+                let flags = config.flags;
+                let names = [(flags.fail_open, "fail-open"), (flags.gso, "gso")];
+                let names: Vec<_> = names.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
+                Self::FlagsRefused { queue, flags: names.join(", ") }
+            }
+            _ => Self::Refused { queue, source: io::Error::from_raw_os_error(errno) },
+        }
+    }
+}
+
+/// What a message needs beside its payload: headers and every attribute of packet.rs at its largest (conntrack
+/// and security context are the long ones).
+const METADATA_BYTES: usize = 1024;
+
+/// Room for the largest datagram during set-up.
+const DATAGRAM_BYTES_MAX: usize = 65_536 + METADATA_BYTES;
+
+/// The kernel answers before the send returns; this is for a kernel that is broken.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Numbers the set-up request.
+const SETUP_SEQUENCE: u32 = 1;

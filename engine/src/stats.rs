@@ -1,0 +1,232 @@
+//! Counters: one block a worker, written by that worker alone and read from any thread.
+//!
+//! Invariant: a counter never goes back, and counting is a plain load and store in a cache line that no other
+//! worker writes. A snapshot is not one instant: counters read one after the other may differ by what happened
+//! in between.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::cpus::CpuId;
+use crate::kernel_table::KernelRow;
+use crate::nfq::Hook;
+
+/// A number that one thread counts and any thread reads.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`. Only the owning thread may call this: it is no atomic addition.
+    #[inline]
+    pub(crate) fn add(&self, count: u64) {
+        // Relaxed: a counter orders nothing else, and the only writer is this thread.
+        self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Declares the plain counters once, for the worker's block, the snapshot and the totals.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// One worker's counters.
+        #[derive(Debug, Default)]
+        pub(crate) struct WorkerCounters {
+            $(pub(crate) $name: Counter,)*
+            pub(crate) batch_sizes: [Counter; BATCH_SIZE_CLASSES],
+            pub(crate) hooks: [Counter; Hook::NAMED + 1],
+            errors: ErrorCounters,
+        }
+
+        /// What one queue's worker, or all of them together, have counted.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        pub struct Counts {
+            $($(#[$doc])* pub $name: u64,)*
+            /// Receives by the packets they brought: 1, 2 to 3, 4 to 7, and so on, doubling.
+            pub batch_sizes: [u64; BATCH_SIZE_CLASSES],
+            /// Packets by hook, in the order of [`Hook::NAMES`], then unknown ones.
+            pub hooks: [u64; Hook::NAMED + 1],
+            /// Errors that the kernel sent for verdicts, by errno, rising; only those that were seen.
+            pub verdict_errors_by_errno: Vec<(i32, u64)>,
+        }
+
+        impl WorkerCounters {
+            /// Reads all counters.
+            pub(crate) fn snapshot(&self) -> Counts {
+                Counts {
+                    $($name: self.$name.read(),)*
+                    batch_sizes: self.batch_sizes.each_ref().map(Counter::read),
+                    hooks: self.hooks.each_ref().map(Counter::read),
+                    verdict_errors_by_errno: self.errors.snapshot(),
+                }
+            }
+        }
+
+        impl std::ops::AddAssign<&Counts> for Counts {
+            fn add_assign(&mut self, other: &Counts) {
+                $(self.$name += other.$name;)*
+                for (sum, add) in self.batch_sizes.iter_mut().zip(&other.batch_sizes) {
+                    *sum += add;
+                }
+                for (sum, add) in self.hooks.iter_mut().zip(&other.hooks) {
+                    *sum += add;
+                }
+                self.add_errors(&other.verdict_errors_by_errno);
+            }
+        }
+    };
+}
+
+counters! {
+    /// Packets received from the kernel.
+    packets,
+    /// Their bytes from the network header on, before any cut by the copy range.
+    bytes,
+    /// Packets given `accept`.
+    accepted,
+    /// Packets given `drop`.
+    dropped,
+    /// Packets given `repeat`.
+    repeated,
+    /// Packets whose verdict set a mark.
+    marked,
+    /// Receive calls that brought something.
+    recv_calls,
+    /// Send calls.
+    send_calls,
+    /// Packet ids that the kernel gave and that never came: no room in the socket's buffer.
+    id_gaps,
+    /// Of those, the ones that fail-open let pass unseen.
+    uninspected,
+    /// Packets answered unseen at shutdown, for want of time.
+    flushed,
+    /// Packets whose message could not be decoded, with an id: answered by the inspector's `unseen`.
+    undecodable,
+    /// Messages that were no packet that can be answered: malformed without an id, or of an unknown type.
+    malformed,
+    /// Verdicts that the kernel refused, all errnos together.
+    verdict_errors,
+    /// Sends that the kernel had no memory for and that were tried again.
+    send_retries,
+    /// Receives that said the socket had overrun.
+    overruns,
+}
+
+/// Classes of batch sizes: 1, 2 to 3, and so on up to 1024.
+pub const BATCH_SIZE_CLASSES: usize = 11;
+
+impl WorkerCounters {
+    /// Counts one receive of `packets`.
+    #[inline]
+    pub(crate) fn count_batch(&self, packets: usize) {
+        self.recv_calls.add(1);
+        if let Some(class) = packets.checked_ilog2() {
+            self.batch_sizes[(class as usize).min(BATCH_SIZE_CLASSES - 1)].add(1);
+        }
+    }
+
+    /// Counts a refused verdict.
+    pub(crate) fn count_verdict_error(&self, errno: i32) {
+        self.verdict_errors.add(1);
+        self.errors.count(errno);
+    }
+}
+
+/// Errors by errno. The kernel's errnos end at 133 (`EHWPOISON`); anything else is counted as 0.
+#[derive(Debug)]
+struct ErrorCounters([Counter; ERRNO_COUNT]);
+
+impl Default for ErrorCounters {
+    fn default() -> Self {
+        Self([const { Counter(AtomicU64::new(0)) }; ERRNO_COUNT])
+    }
+}
+
+impl ErrorCounters {
+    fn count(&self, errno: i32) {
+        let known = usize::try_from(errno).ok().filter(|errno| *errno < ERRNO_COUNT);
+        self.0[known.unwrap_or(0)].add(1);
+    }
+
+    fn snapshot(&self) -> Vec<(i32, u64)> {
+        let counts = (0_i32..).zip(&self.0).map(|(errno, count)| (errno, count.read()));
+        counts.filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+const ERRNO_COUNT: usize = 134;
+
+impl Counts {
+    fn add_errors(&mut self, errors: &[(i32, u64)]) {
+        for (errno, count) in errors {
+            match self.verdict_errors_by_errno.iter_mut().find(|(known, _)| known == errno) {
+                Some((_, sum)) => *sum += count,
+                None => self.verdict_errors_by_errno.push((*errno, *count)),
+            }
+        }
+        self.verdict_errors_by_errno.sort_unstable();
+    }
+}
+
+/// One queue: its worker's counters, with the kernel's beside them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueStats {
+    /// The queue's number.
+    pub queue: u16,
+    /// The CPU that its worker is pinned to, if any.
+    pub cpu: Option<CpuId>,
+    /// What the worker counted.
+    pub counts: Counts,
+    /// What the kernel counted, while the queue is bound; after the shutdown, as it was last seen.
+    pub kernel: Option<KernelRow>,
+}
+
+/// All queues of an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineStats {
+    /// One for each queue, in the order of the range.
+    pub queues: Vec<QueueStats>,
+}
+
+impl EngineStats {
+    /// The sums over all queues.
+    pub fn totals(&self) -> Counts {
+        let mut totals = Counts::default();
+        for queue in &self.queues {
+            totals += &queue.counts;
+        }
+        totals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_fall_into_classes_that_double() {
+        let counters = WorkerCounters::default();
+        for packets in [1, 2, 3, 64, 1024, 5000] {
+            counters.count_batch(packets);
+        }
+        counters.count_batch(0);
+        let counts = counters.snapshot();
+        assert_eq!(counts.batch_sizes, [1, 2, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
+        assert_eq!(counts.recv_calls, 7);
+    }
+
+    #[test]
+    fn totals_add_every_kind_of_counter() {
+        let counters = WorkerCounters::default();
+        counters.packets.add(3);
+        counters.count_verdict_error(libc::ENOENT);
+        counters.count_verdict_error(9999);
+        counters.hooks[1].add(2);
+        let queue = QueueStats { queue: 0, cpu: None, counts: counters.snapshot(), kernel: None };
+        let totals = EngineStats { queues: vec![queue.clone(), queue] }.totals();
+        assert_eq!(totals.packets, 6);
+        assert_eq!(totals.verdict_errors_by_errno, [(0, 2), (libc::ENOENT, 2)]);
+        assert_eq!(totals.hooks[1], 4);
+    }
+}

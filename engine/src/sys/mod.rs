@@ -1,0 +1,16 @@
+//! The only unsafe code of the engine: the system calls that no safe crate offers.
+//!
+//! Invariant: every block says which obligation it has and what meets it; nothing above this module needs to
+//! know a pointer. It deliberately decides nothing: what an error means for the engine is the caller's.
+
+#![allow(unsafe_code, reason = "system calls live here and nowhere else")]
+
+mod clock;
+mod cpu;
+mod receive;
+mod socket;
+
+pub use clock::{CpuTime, Timestamp, cpu_time};
+pub use cpu::{allowed_cpus, current_cpu, pin_to};
+pub(crate) use receive::{ReceiveError, ReceiveRing};
+pub(crate) use socket::{ReceiveBuffer, open_netfilter, set_receive_buffer};

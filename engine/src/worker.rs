@@ -1,0 +1,420 @@
+//! The worker: receives a batch, has each packet decided, answers all of them, and again.
+//!
+//! ```text
+//! loop:
+//!   n = receive                       one system call, up to `batch` packets; sleeps in it if nothing waits
+//!   now = clock                       once a batch
+//!   for each message in order:
+//!      decode                         in place; what cannot be decoded is counted, and answered if it has an id
+//!      note its id                    a jump is loss in the socket's buffer
+//!      verdict = inspector.inspect    the user's code
+//!      coalescer.push                 equal neighbours join
+//!   send                              one system call, below one page
+//! ```
+//!
+//! Invariants: what is received in a turn is answered in that turn, so batching never waits for a timer. After
+//! the first turn nothing is allocated, locked or logged, and no cache line is written that another thread
+//! writes. Refused verdicts are counted; only the loss of CAP_NET_ADMIN ends a worker, since nothing could be
+//! answered any more.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam_utils::{Backoff, CachePadded};
+
+use crate::config::Wait;
+use crate::inspect::{Inspector, Packet};
+use crate::nfq::{self, KernelReply, Message, PacketId, QueueRequest, Request, VerdictCode};
+use crate::queue::Port;
+use crate::stats::WorkerCounters;
+use crate::sys::{ReceiveError, Timestamp};
+use crate::verdicts::{Coalescer, Verdict};
+
+/// What other threads share with a worker: its counters, which it writes, and its orders, which it reads.
+#[derive(Debug)]
+pub(crate) struct WorkerShared {
+    pub(crate) counters: CachePadded<WorkerCounters>,
+    /// Whether packets that do not fit pass unseen rather than being dropped.
+    fail_open: bool,
+    /// 0 while the worker is to run, else the time ([`Timestamp`]) by which it must have stopped.
+    stop_by: CachePadded<AtomicU64>,
+}
+
+impl WorkerShared {
+    pub(crate) fn new(fail_open: bool) -> Self {
+        Self { counters: CachePadded::default(), fail_open, stop_by: CachePadded::default() }
+    }
+
+    /// Counts ids that the kernel gave and that never came.
+    fn count_gap(&self, missing: u32) {
+        self.counters.id_gaps.add(u64::from(missing));
+        if self.fail_open {
+            self.counters.uninspected.add(u64::from(missing));
+        }
+    }
+
+    /// Counts what got lost behind the last packet that came: `next_id` was awaited, `id_sequence` is the last
+    /// that the kernel gave. Only for a worker whose thread has ended, since it writes the worker's counters.
+    pub(crate) fn count_last_gap(&self, next_id: PacketId, id_sequence: u32) {
+        if let Some(missing) = PacketId(id_sequence).next().distance_from(next_id) {
+            self.count_gap(missing);
+        }
+    }
+
+    /// Orders the worker to stop within `limit`. It sees this after its current receive: wake it.
+    pub(crate) fn order_stop(&self, limit: Duration) {
+        let limit_ns = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        let stop_by = Timestamp::now().0.saturating_add(limit_ns).max(1);
+        // Release, with the Acquire in `stop_order`: the worker sees all that was written before the order.
+        self.stop_by.store(stop_by, Ordering::Release);
+    }
+
+    #[inline]
+    fn stop_order(&self) -> Option<Timestamp> {
+        let stop_by = self.stop_by.load(Ordering::Acquire);
+        (stop_by != 0).then_some(Timestamp(stop_by))
+    }
+}
+
+/// Why a worker ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The socket broke.
+    #[error("queue {queue}: receiving: {source}")]
+    Receive {
+        /// The queue.
+        queue: u16,
+        /// The error.
+        source: io::Error,
+    },
+    /// Verdicts could not be sent.
+    #[error("queue {queue}: sending verdicts: {source}")]
+    Send {
+        /// The queue.
+        queue: u16,
+        /// The error.
+        source: io::Error,
+    },
+    /// The kernel refuses verdicts for want of the capability.
+    #[error(
+        "queue {queue}: the kernel refuses verdicts: CAP_NET_ADMIN is gone; a program that answers packets must keep it"
+    )]
+    CapabilityLost {
+        /// The queue.
+        queue: u16,
+    },
+    /// The inspector panicked.
+    #[error("queue {queue}: the inspector panicked")]
+    Panicked {
+        /// The queue.
+        queue: u16,
+    },
+}
+
+/// One queue's loop.
+pub(crate) struct Worker<P, I> {
+    port: P,
+    wait: Wait,
+    desk: Desk<I>,
+}
+
+/// What happens to one message: all of the worker but its port, so that a message can be borrowed from there.
+struct Desk<I> {
+    queue: u16,
+    inspector: I,
+    coalescer: Coalescer,
+    shared: Arc<WorkerShared>,
+    expected_id: PacketId,
+    capability_lost: bool,
+}
+
+impl<P: Port, I: Inspector> Worker<P, I> {
+    pub(crate) fn new(
+        queue: u16,
+        port: P,
+        inspector: I,
+        wait: Wait,
+        shared: Arc<WorkerShared>,
+    ) -> Self {
+        let desk = Desk {
+            queue,
+            inspector,
+            coalescer: Coalescer::new(queue),
+            shared,
+            expected_id: FIRST_ID,
+            capability_lost: false,
+        };
+        Self { port, wait, desk }
+    }
+
+    /// Serves the queue until it is told to stop, then drains it.
+    pub(crate) fn run(&mut self) -> Result<(), WorkerError> {
+        while let Some(datagram) = self.port.take_early() {
+            self.desk.take(&datagram);
+            self.send_verdicts()?;
+        }
+        loop {
+            if let Some(stop_by) = self.desk.shared.stop_order() {
+                return self.drain(stop_by);
+            }
+            self.turn(true)?;
+        }
+    }
+
+    /// Gives the port back, and the id that the next packet would have had.
+    pub(crate) fn into_parts(self) -> (P, PacketId) {
+        (self.port, self.desk.expected_id)
+    }
+
+    /// Receives and answers one batch. Returns how many datagrams there were.
+    #[inline]
+    fn turn(&mut self, may_wait: bool) -> Result<usize, WorkerError> {
+        let received = self.receive(may_wait)?;
+        if received == 0 {
+            return Ok(0);
+        }
+        let now = Timestamp::now();
+        self.desk.shared.counters.count_batch(received);
+        for index in 0..received {
+            self.desk.take(self.port.datagram(index));
+            if self.desk.coalescer.is_full() {
+                let messages = self.desk.coalescer.take();
+                send(&mut self.port, messages, self.desk.queue, &self.desk.shared.counters)?;
+            }
+        }
+        self.send_verdicts()?;
+        self.desk.inspector.batch_end(now);
+        if self.desk.capability_lost {
+            return Err(WorkerError::CapabilityLost { queue: self.desk.queue });
+        }
+        Ok(received)
+    }
+
+    #[inline]
+    fn send_verdicts(&mut self) -> Result<(), WorkerError> {
+        let messages = self.desk.coalescer.finish();
+        if messages.is_empty() {
+            return Ok(());
+        }
+        send(&mut self.port, messages, self.desk.queue, &self.desk.shared.counters)
+    }
+
+    /// Receives what waits. Waiting is the receive itself or, to spare the wake-up, some looking before it.
+    #[inline]
+    fn receive(&mut self, may_wait: bool) -> Result<usize, WorkerError> {
+        match self.wait {
+            Wait::Spin(limit) if may_wait => match self.spin(limit)? {
+                0 => self.receive_once(true),
+                received => Ok(received),
+            },
+            _ => self.receive_once(may_wait),
+        }
+    }
+
+    fn spin(&mut self, limit: Duration) -> Result<usize, WorkerError> {
+        let backoff = Backoff::new();
+        let start = Timestamp::now();
+        loop {
+            let received = self.receive_once(false)?;
+            let over = Timestamp::now().since(start) >= limit;
+            if received > 0 || over || self.desk.shared.stop_order().is_some() {
+                return Ok(received);
+            }
+            // Yields after a few rounds: on its queue's own CPU, a worker that spins keeps packets from coming.
+            backoff.snooze();
+        }
+    }
+
+    #[inline]
+    fn receive_once(&mut self, block: bool) -> Result<usize, WorkerError> {
+        match self.port.receive(block) {
+            Ok(received) => Ok(received),
+            Err(ReceiveError::Nothing) => Ok(0),
+            Err(ReceiveError::Overrun) => {
+                self.desk.shared.counters.overruns.add(1);
+                Ok(0)
+            }
+            Err(ReceiveError::Fatal(source)) => {
+                Err(WorkerError::Receive { queue: self.desk.queue, source })
+            }
+        }
+    }
+
+    /// Empties the queue by `stop_by`, so that its end loses nothing:
+    ///
+    /// 1. serve on until nothing waits, for half of the time at most;
+    /// 2. shut the gate: with a length of 0 the queue takes no more (what comes is dropped and counted by the
+    ///    kernel or, under fail-open, passes), so what is left is finite;
+    /// 3. serve that; what there is no time for gets the inspector's `unseen` verdict, all at once.
+    fn drain(&mut self, stop_by: Timestamp) -> Result<(), WorkerError> {
+        let left = stop_by.since(Timestamp::now());
+        let gate_at = Timestamp(stop_by.0.saturating_sub(u64::try_from(left.as_nanos() / 2).unwrap_or(0)));
+        while Timestamp::now() < gate_at && self.turn(false)? > 0 {}
+
+        let mut gate = [0; QueueRequest::BYTES_MAX];
+        let length = QueueRequest::set_maxlen(self.desk.queue, 0).encode(&mut gate);
+        send(&mut self.port, &gate[..length], self.desk.queue, &self.desk.shared.counters)?;
+        while Timestamp::now() < stop_by {
+            if self.turn(false)? == 0 {
+                return Ok(());
+            }
+        }
+        self.flush()
+    }
+
+    /// Answers everything that is still queued by one batch verdict, and counts the messages that are now stale.
+    fn flush(&mut self) -> Result<(), WorkerError> {
+        let verdict = self.desk.inspector.unseen();
+        let ahead_of_all = PacketId(self.desk.expected_id.0.wrapping_add(FUTURE));
+        let messages = self.desk.coalescer.everything_up_to(ahead_of_all, verdict);
+        send(&mut self.port, messages, self.desk.queue, &self.desk.shared.counters)?;
+        loop {
+            let received = self.receive_once(false)?;
+            if received == 0 {
+                return Ok(());
+            }
+            for index in 0..received {
+                self.desk.count_flushed(self.port.datagram(index));
+            }
+        }
+    }
+}
+
+impl<I: Inspector> Desk<I> {
+    /// Handles one datagram: as a rule one packet.
+    #[inline]
+    fn take(&mut self, datagram: &[u8]) {
+        let mut rest = datagram;
+        loop {
+            match nfq::decode(rest) {
+                Ok((message, next)) => {
+                    match message {
+                        Message::Packet(packet) => self.decide(packet),
+                        Message::Reply(reply) => self.note_reply(reply),
+                        Message::Unknown(_) => self.shared.counters.malformed.add(1),
+                    }
+                    rest = next;
+                }
+                Err(undecodable) => {
+                    self.answer_undecodable(undecodable.id);
+                    return;
+                }
+            }
+            if rest.is_empty() {
+                return;
+            }
+        }
+    }
+
+    #[inline]
+    fn decide(&mut self, message: nfq::PacketMessage<'_>) {
+        let counters = &self.shared.counters;
+        counters.packets.add(1);
+        counters.bytes.add(u64::from(message.length()));
+        let hook = usize::from(message.hook().number()).min(nfq::Hook::NAMED);
+        counters.hooks[hook].add(1);
+        let id = message.id();
+        self.note_id(id);
+        let verdict = self.inspector.inspect(&mut Packet::new(message));
+        self.answer(id, verdict);
+    }
+
+    #[inline]
+    fn answer(&mut self, id: PacketId, verdict: Verdict) {
+        let counters = &self.shared.counters;
+        match verdict.code() {
+            VerdictCode::Accept => counters.accepted.add(1),
+            VerdictCode::Drop => counters.dropped.add(1),
+            VerdictCode::Repeat => counters.repeated.add(1),
+        }
+        if verdict.mark().is_some() {
+            counters.marked.add(1);
+        }
+        self.coalescer.push(id, verdict);
+    }
+
+    /// Ids count up by one. A jump means packets that the socket had no room for: the kernel dropped them or,
+    /// under fail-open, let them pass.
+    #[inline]
+    fn note_id(&mut self, id: PacketId) {
+        if id != self.expected_id
+            && let Some(missing) = id.distance_from(self.expected_id)
+        {
+            self.shared.count_gap(missing);
+        }
+        self.expected_id = id.next();
+    }
+
+    #[cold]
+    fn answer_undecodable(&mut self, id: Option<PacketId>) {
+        let Some(id) = id else {
+            self.shared.counters.malformed.add(1);
+            return;
+        };
+        self.shared.counters.undecodable.add(1);
+        self.shared.counters.packets.add(1);
+        self.note_id(id);
+        let verdict = self.inspector.unseen();
+        self.answer(id, verdict);
+    }
+
+    fn note_reply(&mut self, reply: KernelReply) {
+        let is_verdict = matches!(reply.request, Request::Verdict | Request::VerdictBatch);
+        if reply.errno == 0 || !is_verdict {
+            return;
+        }
+        self.shared.counters.count_verdict_error(reply.errno);
+        self.capability_lost |= reply.errno == libc::EPERM;
+    }
+
+    fn count_flushed(&mut self, datagram: &[u8]) {
+        match nfq::decode(datagram) {
+            Ok((Message::Packet(packet), _)) => {
+                self.note_id(packet.id());
+                self.shared.counters.flushed.add(1);
+            }
+            Ok((Message::Reply(reply), _)) => self.note_reply(reply),
+            _ => self.shared.counters.malformed.add(1),
+        }
+    }
+}
+
+/// Sends; when the kernel has no memory for the moment, tries again, so that no verdict is lost.
+#[inline]
+fn send<P: Port>(
+    port: &mut P,
+    messages: &[u8],
+    queue: u16,
+    counters: &WorkerCounters,
+) -> Result<(), WorkerError> {
+    for _ in 0..SEND_TRIES {
+        counters.send_calls.add(1);
+        match port.send(messages) {
+            Ok(()) => return Ok(()),
+            Err(error) if is_passing(&error) => counters.send_retries.add(1),
+            Err(source) => return Err(WorkerError::Send { queue, source }),
+        }
+        std::thread::yield_now();
+    }
+    Err(WorkerError::Send { queue, source: io::Error::from_raw_os_error(libc::ENOBUFS) })
+}
+
+/// Whether a send that failed so may succeed when tried again.
+fn is_passing(error: &io::Error) -> bool {
+    let passing = [libc::EINTR, libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM];
+    error.raw_os_error().is_some_and(|errno| passing.contains(&errno))
+}
+
+/// The id that the kernel gives to a queue's first packet (`++queue->id_sequence` from 0).
+const FIRST_ID: PacketId = PacketId(1);
+
+/// Far ahead of any id that is queued, and still "later" in serial-number arithmetic.
+const FUTURE: u32 = 1 << 30;
+
+/// A kernel that has had no memory for so many tries in a row will not get well by more of them.
+const SEND_TRIES: u32 = 10_000;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+#!/bin/sh
+# guest.sh: the checks made in the virtual machine of scripts/vm.sh.
+#
+# Role: four senders, one pinned to each CPU, send UDP over a veth pair from the namespace
+# `client` to the namespace `engine`, where a queue rule in the input hook meets them.
+# Proves, on a kernel with nft_queue:
+#   fanout    every packet comes in the queue of its sender's CPU, to the worker on that CPU
+#   bypass    with no engine all is delivered (and without the flag nothing is)
+#   single    `queue to 3` gives everything to queue 3
+#   hashed    `queue to 0-3` loses nothing; one pair of hosts lands in one queue
+#   removal   nothing of a rule or a queue stays behind
+# Does not: measure anything, test overload or loss, or use more than one pair of hosts.
+#
+# Prints `VM-CHECK ok|FAIL NAME: EVIDENCE` for each check and closes with
+# `VM-RESULT N passed, N failed`. Usage: guest.sh [MODULES THAT DID NOT LOAD]
+
+. /steps.sh
+
+main() {
+    check machine "kernel $(uname -r), $(nproc) CPUs, up $(cut -d ' ' -f 1 /proc/uptime) s" \
+        [ "$(nproc)" = 4 ]
+    check modules "not loaded:${1:- none}" [ -z "$1" ]
+    lay_out
+    check_fanout
+    check_bypass
+    check_single
+    check_hashed
+    check_kernel_log
+    echo "VM-RESULT $passed passed, $failed failed"
+}
+
+check_fanout() {
+    install_rule fanout 'queue flags bypass,fanout to 0-3' --queues 0-3 --fanout --bypass
+    start_engine fanout "$BENCH" verify-fanout --queues 0-3
+    send_all fanout
+    stop_engine fanout
+    for key in packets matched; do
+        value=$(number engine.json $key)
+        check "fanout-$key" "$value of $TOTAL" [ "$value" = $TOTAL ]
+    done
+    for key in mismatched unmarked; do
+        value=$(number engine.json $key)
+        check "fanout-$key" "$value" [ "$value" = 0 ]
+    done
+    for cpu in 0 1 2 3; do
+        value=$(flat engine.json | grep -o "\"queue\":$cpu,\"worker_cpu\":[^}]*}")
+        check "fanout-queue-$cpu" "$value" \
+            [ "$value" = "\"queue\":$cpu,\"worker_cpu\":$cpu,\"from_cpu\":{\"$cpu\":$COUNT}" ]
+    done
+    remove_rule fanout
+}
+
+check_bypass() {
+    install_rule bypass 'queue flags bypass,fanout to 0-3' --queues 0-3 --fanout --bypass
+    send_all bypass
+    remove_rule bypass
+    # The counter-proof: it is the flag that lets them through, not a rule that matches nothing.
+    install_rule no-bypass 'queue flags fanout to 0-3' --queues 0-3 --fanout
+    exchange
+    check no-bypass-delivered "$received of $sent" [ "$received/$sent" = 0/$TOTAL ]
+    remove_rule no-bypass
+}
+
+check_single() {
+    install_rule single 'queue to 3' --queues 3
+    start_engine single "$FANQ" run --queues 3 --policy accept --summary json
+    send_all single
+    stop_engine single
+    check_run_summary single
+    value=$(queue_packets)
+    check single-queue "queue:packets $value" [ "$value" = "3:$TOTAL" ]
+    remove_rule single
+}
+
+check_hashed() {
+    install_rule hashed 'queue to 0-3' --queues 0-3
+    start_engine hashed "$FANQ" run --queues 0-3 --policy accept --summary json
+    send_all hashed
+    stop_engine hashed
+    check_run_summary hashed
+    value=$(queue_packets | tr ' ' '\n' | awk -F: '{ sum += $2; used += $2 > 0 }
+        END { print sum " in " used " of 4" }')
+    check hashed-sum "$value ($(queue_packets))" [ "$value" = "$TOTAL in 1 of 4" ]
+    remove_rule hashed
+}
+
+check_kernel_log() {
+    # A slow emulated CPU may look locked up; that is no fault of what is tested.
+    value=$(dmesg | grep -E 'BUG:|WARNING:|Oops' | grep -v 'soft lockup' | head -n 3)
+    check kernel-log "${value:-no BUG, WARNING or Oops}" [ -z "$value" ]
+}
+
+main "$@"

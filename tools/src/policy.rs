@@ -1,0 +1,97 @@
+//! The built-in inspector of `fanq run`: accepts, drops, or drops a share at random.
+
+use std::str::FromStr;
+
+use fanq::{Inspector, Packet, Verdict};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+/// What to do with every packet.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Policy {
+    /// Let all pass.
+    Accept,
+    /// Drop all.
+    Drop,
+    /// Drop this share, 0.0 to 1.0, of all, at random.
+    DropShare(f64),
+}
+
+impl FromStr for Policy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || format!("`{text}` is no policy: write accept, drop, or drop:<percent 0 to 100>");
+        match text.split_once(':') {
+            None if text == "accept" => Ok(Self::Accept),
+            None if text == "drop" => Ok(Self::Drop),
+            Some(("drop", percent)) => {
+                let percent: f64 = percent.trim_end_matches('%').parse().map_err(|_| bad())?;
+                if (0.0..=100.0).contains(&percent) {
+                    Ok(Self::DropShare(percent / 100.0))
+                } else {
+                    Err(bad())
+                }
+            }
+            _ => Err(bad()),
+        }
+    }
+}
+
+/// One worker's copy of the policy, with its own source of chance.
+#[derive(Debug)]
+pub(crate) struct PolicyInspector {
+    policy: Policy,
+    random: SmallRng,
+}
+
+impl PolicyInspector {
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self { policy, random: SmallRng::from_rng(&mut rand::rng()) }
+    }
+
+    #[inline]
+    fn decide(&mut self) -> Verdict {
+        let drop = match self.policy {
+            Policy::Accept => false,
+            Policy::Drop => true,
+            Policy::DropShare(share) => self.random.random_bool(share),
+        };
+        if drop { Verdict::DROP } else { Verdict::ACCEPT }
+    }
+}
+
+impl Inspector for PolicyInspector {
+    #[inline]
+    fn inspect(&mut self, _packet: &mut Packet<'_>) -> Verdict {
+        self.decide()
+    }
+
+    fn unseen(&mut self) -> Verdict {
+        self.decide()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_read_what_the_help_says() {
+        assert_eq!("accept".parse(), Ok(Policy::Accept));
+        assert_eq!("drop".parse(), Ok(Policy::Drop));
+        assert_eq!("drop:10".parse(), Ok(Policy::DropShare(0.1)));
+        assert_eq!("drop:100%".parse(), Ok(Policy::DropShare(1.0)));
+        for text in ["", "Accept", "drop:", "drop:x", "drop:101", "drop:-1", "drop:nan", "accept:1"] {
+            assert!(text.parse::<Policy>().is_err(), "{text:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_share_drops_about_that_share() {
+        let mut inspector = PolicyInspector::new(Policy::DropShare(0.1));
+        let dropped = (0..100_000).filter(|_| inspector.decide() == Verdict::DROP).count();
+        // Ten standard deviations around 10,000.
+        assert!((9_050..10_950).contains(&dropped), "{dropped} of 100000");
+    }
+}

@@ -1,0 +1,261 @@
+//! The options of `fanq run`: from the command line, from a file, or the defaults, in that order.
+//!
+//! Invariant: both sources have the same keys and the same notation, and a key that is not known is an error.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context;
+use bytesize::ByteSize;
+use clap::{Args, ValueEnum};
+use fanq::{CopyRange, CpuList, EngineConfig, Placement, QueueRange, Wait};
+use serde::Deserialize;
+
+use crate::policy::Policy;
+use crate::usage;
+
+/// Every setting, each of which may be missing.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct Settings {
+    /// Queues to serve, one worker each: 0-3, 0:3 or 5 [default: one for each online CPU, from 0]
+    #[arg(short, long, value_name = "RANGE")]
+    queues: Option<Text<QueueRange>>,
+    /// Where workers run: same (the CPU that fills the queue), spare:<cpus>, or none [default: same]
+    #[arg(long, value_name = "WHERE")]
+    placement: Option<Text<PlacementText>>,
+    /// The most packets that one receive takes, 1 to 1024 [default: 64]
+    #[arg(long, value_name = "PACKETS")]
+    batch: Option<usize>,
+    /// How much of each packet is copied: full, <bytes> or meta [default: full]
+    #[arg(long, value_name = "RANGE")]
+    copy_range: Option<Text<CopyRangeText>>,
+    /// The most packets that wait in one queue, 1 to 65535 [default: 16384]
+    #[arg(long, value_name = "PACKETS")]
+    queue_maxlen: Option<u32>,
+    /// Receive buffer of each queue's socket, such as 64MiB [default: 64MiB]
+    #[arg(long, value_name = "SIZE")]
+    rcvbuf: Option<ByteSize>,
+    /// Let packets pass unseen when a queue is full, instead of dropping them
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    fail_open: Option<bool>,
+    /// Take large segmented packets whole
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+    gso: Option<bool>,
+    /// What an idle worker does: block, or spin:<microseconds> before it blocks [default: block]
+    #[arg(long, value_name = "HOW")]
+    wait: Option<Text<WaitText>>,
+    /// What happens to packets: accept, drop, or drop:<percent> [default: accept]
+    #[arg(long, value_name = "POLICY")]
+    policy: Option<Text<Policy>>,
+    /// Print a table to standard error every so many seconds [default: never]
+    #[arg(long, value_name = "SECONDS")]
+    stats: Option<f64>,
+    /// How the account is printed at exit [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    summary: Option<SummaryFormat>,
+    /// The most seconds that stopping may take [default: 5]
+    #[arg(long, value_name = "SECONDS")]
+    drain_limit: Option<f64>,
+}
+
+/// Example: fanq run --queues 0-3 --stats 1
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    settings: Settings,
+    /// A TOML file with the same keys (queues = "0-3"); the command line wins
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// How the account is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SummaryFormat {
+    Text,
+    Json,
+}
+
+/// The settings, complete and checked.
+#[derive(Debug)]
+pub(crate) struct RunOptions {
+    pub(crate) engine: EngineConfig,
+    pub(crate) policy: Policy,
+    pub(crate) stats_every: Option<Duration>,
+    pub(crate) summary: SummaryFormat,
+    pub(crate) drain_limit: Duration,
+}
+
+impl RunOptions {
+    /// Joins the sources and checks every number.
+    pub(crate) fn resolve(args: &RunArgs) -> anyhow::Result<Self> {
+        let file = args.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        Self::from_settings(args.settings.clone().or(file))
+    }
+
+    fn from_settings(settings: Settings) -> anyhow::Result<Self> {
+        let queues = match settings.queues {
+            Some(Text(queues)) => queues,
+            None => one_queue_per_cpu()?,
+        };
+        let mut engine = EngineConfig::new(queues);
+        set(&mut engine.placement, settings.placement.map(|text| text.0.0));
+        set(&mut engine.batch, settings.batch);
+        set(&mut engine.wait, settings.wait.map(|text| text.0.0));
+        set(&mut engine.queue.copy_range, settings.copy_range.map(|text| text.0.0));
+        set(&mut engine.queue.maxlen, settings.queue_maxlen);
+        if let Some(size) = settings.rcvbuf {
+            engine.queue.rcvbuf = u32::try_from(size.as_u64())
+                .map_err(|_| usage(format!("rcvbuf {size} is too large: a socket takes less than 1GiB")))?;
+        }
+        set(&mut engine.queue.flags.fail_open, settings.fail_open);
+        set(&mut engine.queue.flags.gso, settings.gso);
+        engine.check().map_err(usage)?;
+        Ok(Self {
+            engine,
+            policy: settings.policy.map_or(Policy::Accept, |text| text.0),
+            stats_every: settings.stats.map(|s| seconds("stats", s)).transpose()?,
+            summary: settings.summary.unwrap_or(SummaryFormat::Text),
+            drain_limit: seconds("drain-limit", settings.drain_limit.unwrap_or(DRAIN_SECONDS))?,
+        })
+    }
+}
+
+impl Settings {
+    /// What is missing here is taken from `other`.
+    fn or(self, other: Self) -> Self {
+        Self {
+            queues: self.queues.or(other.queues),
+            placement: self.placement.or(other.placement),
+            batch: self.batch.or(other.batch),
+            copy_range: self.copy_range.or(other.copy_range),
+            queue_maxlen: self.queue_maxlen.or(other.queue_maxlen),
+            rcvbuf: self.rcvbuf.or(other.rcvbuf),
+            fail_open: self.fail_open.or(other.fail_open),
+            gso: self.gso.or(other.gso),
+            wait: self.wait.or(other.wait),
+            policy: self.policy.or(other.policy),
+            stats: self.stats.or(other.stats),
+            summary: self.summary.or(other.summary),
+            drain_limit: self.drain_limit.or(other.drain_limit),
+        }
+    }
+}
+
+fn read_file(path: &Path) -> anyhow::Result<Settings> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("reading the configuration file {}", path.display()))?;
+    toml::from_str(&text).map_err(|error| usage(format!("{}: {error}", path.display())))
+}
+
+fn one_queue_per_cpu() -> anyhow::Result<QueueRange> {
+    let online = CpuList::online("/".as_ref()).context("reading the online CPUs")?;
+    let last = u16::try_from(online.len().saturating_sub(1)).unwrap_or(u16::MAX);
+    QueueRange::new(0, last).map_err(usage)
+}
+
+fn set<T>(setting: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *setting = value;
+    }
+}
+
+fn seconds(what: &str, seconds: f64) -> anyhow::Result<Duration> {
+    let in_range = (0.01..=86_400.0).contains(&seconds);
+    in_range
+        .then(|| Duration::from_secs_f64(seconds))
+        .ok_or_else(|| usage(format!("{what} {seconds} is out of range: 0.01 to 86400 seconds")))
+}
+
+/// A setting with a notation of its own, read the same way from the command line and from a file.
+#[derive(Debug, Clone, PartialEq)]
+struct Text<T>(T);
+
+impl<T: FromStr> FromStr for Text<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Text<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // A number is taken for its digits: `queues = 5` means what `--queues 5` means.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Scalar {
+            Text(String),
+            Number(u64),
+        }
+        let text = match Scalar::deserialize(deserializer)? {
+            Scalar::Text(text) => text,
+            Scalar::Number(number) => number.to_string(),
+        };
+        text.parse().map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct PlacementText(Placement);
+
+impl FromStr for PlacementText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            None if text == "same" => Ok(Self(Placement::SameCpu)),
+            None if text == "none" => Ok(Self(Placement::None)),
+            Some(("spare", cpus)) => {
+                let cpus = cpus.parse().map_err(|error: fanq::CpuListError| error.to_string())?;
+                Ok(Self(Placement::Spare(cpus)))
+            }
+            _ => Err(format!("`{text}` is no placement: write same, spare:<cpus> or none")),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct CopyRangeText(CopyRange);
+
+impl FromStr for CopyRangeText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "full" => Ok(Self(CopyRange::Full)),
+            "meta" => Ok(Self(CopyRange::Meta)),
+            bytes => match bytes.parse() {
+                Ok(bytes @ 1..=CopyRange::BYTES_MAX) => Ok(Self(CopyRange::Bytes(bytes))),
+                _ => Err(format!(
+                    "`{text}` is no copy range: write full, meta, or 1 to {} bytes",
+                    CopyRange::BYTES_MAX
+                )),
+            },
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct WaitText(Wait);
+
+impl FromStr for WaitText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let micros = text.strip_prefix("spin:").and_then(|micros| micros.parse().ok());
+        match (text, micros) {
+            ("block", _) => Ok(Self(Wait::Block)),
+            (_, Some(micros)) => Ok(Self(Wait::Spin(Duration::from_micros(micros)))),
+            _ => Err(format!("`{text}` is no way to wait: write block or spin:<microseconds>")),
+        }
+    }
+}
+
+/// Long enough for a full queue at a slow inspector, short enough for a service manager's patience.
+const DRAIN_SECONDS: f64 = 5.0;
+
+#[cfg(test)]
+mod tests;

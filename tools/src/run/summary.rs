@@ -1,0 +1,203 @@
+//! The account of a run: as JSON for machines, as tables for people.
+//!
+//! Invariant: every packet of which the kernel or a worker knows stands in one of the columns; `lost` is what
+//! neither got a verdict nor was let through.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+use fanq::nfq::Hook;
+use fanq::{Counts, EngineStats, KernelRow, QueueStats, cpu_time};
+use serde::Serialize;
+
+/// The object that `--summary json` prints.
+#[derive(Debug, Serialize)]
+struct Summary {
+    schema: &'static str,
+    queues: Vec<QueueSummary>,
+    totals: CountSummary,
+    cpu_us: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct QueueSummary {
+    queue: u16,
+    cpu: Option<u16>,
+    #[serde(flatten)]
+    counts: CountSummary,
+}
+
+/// The keys are an interface: add, do not rename.
+#[derive(Debug, Serialize)]
+struct CountSummary {
+    packets: u64,
+    bytes: u64,
+    accepted: u64,
+    dropped: u64,
+    repeated: u64,
+    recv_calls: u64,
+    send_calls: u64,
+    id_gaps: u64,
+    uninspected: u64,
+    flushed: u64,
+    undecodable: u64,
+    malformed: u64,
+    verdict_errors: u64,
+    verdict_errors_by_errno: std::collections::BTreeMap<i32, u64>,
+    packets_by_hook: std::collections::BTreeMap<&'static str, u64>,
+    batch_sizes: Vec<u64>,
+    kernel: KernelSummary,
+}
+
+#[derive(Debug, Default, Clone, Copy, Serialize)]
+struct KernelSummary {
+    queue_total: u64,
+    queue_dropped: u64,
+    user_dropped: u64,
+}
+
+impl From<Option<KernelRow>> for KernelSummary {
+    fn from(row: Option<KernelRow>) -> Self {
+        row.map_or_else(Self::default, |row| Self {
+            queue_total: row.queue_total,
+            queue_dropped: row.queue_dropped,
+            user_dropped: row.user_dropped,
+        })
+    }
+}
+
+impl KernelSummary {
+    fn of_all(stats: &EngineStats) -> Self {
+        stats.queues.iter().map(|queue| Self::from(queue.kernel)).fold(Self::default(), |sum, row| {
+            Self {
+                queue_total: sum.queue_total + row.queue_total,
+                queue_dropped: sum.queue_dropped + row.queue_dropped,
+                user_dropped: sum.user_dropped + row.user_dropped,
+            }
+        })
+    }
+}
+
+impl CountSummary {
+    fn new(counts: &Counts, kernel: KernelSummary) -> Self {
+        let names = Hook::NAMES.into_iter().chain(["unknown"]);
+        let by_hook = names.zip(counts.hooks).filter(|(_, packets)| *packets > 0);
+        Self {
+            packets: counts.packets,
+            bytes: counts.bytes,
+            accepted: counts.accepted,
+            dropped: counts.dropped,
+            repeated: counts.repeated,
+            recv_calls: counts.recv_calls,
+            send_calls: counts.send_calls,
+            id_gaps: counts.id_gaps,
+            uninspected: counts.uninspected,
+            flushed: counts.flushed,
+            undecodable: counts.undecodable,
+            malformed: counts.malformed,
+            verdict_errors: counts.verdict_errors,
+            verdict_errors_by_errno: counts.verdict_errors_by_errno.iter().copied().collect(),
+            packets_by_hook: by_hook.collect(),
+            batch_sizes: counts.batch_sizes.to_vec(),
+            kernel,
+        }
+    }
+}
+
+/// One JSON object, on one line.
+pub(crate) fn json(stats: &EngineStats) -> String {
+    let cpu = cpu_time();
+    let summary = Summary {
+        schema: "fanq.run/1",
+        queues: stats.queues.iter().map(queue_summary).collect(),
+        totals: CountSummary::new(&stats.totals(), KernelSummary::of_all(stats)),
+        cpu_us: u64::try_from((cpu.user + cpu.system).as_micros()).unwrap_or(u64::MAX),
+    };
+    serde_json::to_string(&summary).expect("numbers and fixed names always serialize")
+}
+
+fn queue_summary(queue: &QueueStats) -> QueueSummary {
+    QueueSummary {
+        queue: queue.queue,
+        cpu: queue.cpu.map(|cpu| cpu.0),
+        counts: CountSummary::new(&queue.counts, queue.kernel.into()),
+    }
+}
+
+/// The account at exit.
+pub(crate) fn text(stats: &EngineStats) -> String {
+    let mut table = table(&[
+        "queue", "cpu", "packets", "bytes", "accepted", "dropped", "recv", "send", "per recv", "queue full",
+        "socket full", "uninspected", "errors",
+    ]);
+    let mut row = |name: String, cpu: String, counts: &Counts, kernel: KernelSummary| {
+        let numbers = [counts.packets, counts.bytes, counts.accepted, counts.dropped, counts.recv_calls, counts.send_calls];
+        let mut cells = vec![name, cpu];
+        cells.extend(numbers.map(|number| number.to_string()));
+        cells.push(per_call(counts));
+        let losses = [kernel.queue_dropped, counts.id_gaps - counts.uninspected, counts.uninspected, counts.verdict_errors];
+        cells.extend(losses.map(|number| number.to_string()));
+        table.add_row(cells);
+    };
+    for queue in &stats.queues {
+        row(queue.queue.to_string(), cpu_name(queue), &queue.counts, queue.kernel.into());
+    }
+    let (totals, kernel) = (stats.totals(), KernelSummary::of_all(stats));
+    row("all".to_owned(), String::new(), &totals, kernel);
+    let lost = kernel.queue_dropped + totals.id_gaps - totals.uninspected;
+    let mut out = format!("{table}\n");
+    let _ = writeln!(
+        out,
+        "{} packets answered, {} let through unseen, {} flushed, lost: {lost}",
+        totals.accepted + totals.dropped + totals.repeated,
+        totals.uninspected,
+        totals.flushed,
+    );
+    out
+}
+
+/// What has happened between two readings, `every` apart.
+pub(crate) fn progress(earlier: &EngineStats, now: &EngineStats, every: Duration) -> String {
+    let mut table = table(&["queue", "cpu", "packets/s", "Mbit/s", "waiting", "per recv", "queue full", "socket full"]);
+    for (before, after) in earlier.queues.iter().zip(&now.queues) {
+        let rate = |count: fn(&Counts) -> u64| {
+            #[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
+            let difference = (count(&after.counts) - count(&before.counts)) as f64;
+            difference / every.as_secs_f64()
+        };
+        let kernel = KernelSummary::from(after.kernel);
+        table.add_row([
+            after.queue.to_string(),
+            cpu_name(after),
+            format!("{:.0}", rate(|counts| counts.packets)),
+            format!("{:.1}", rate(|counts| counts.bytes) * 8.0 / 1e6),
+            kernel.queue_total.to_string(),
+            per_call(&after.counts),
+            kernel.queue_dropped.to_string(),
+            after.counts.id_gaps.to_string(),
+        ]);
+    }
+    format!("{table}\n")
+}
+
+fn cpu_name(queue: &QueueStats) -> String {
+    queue.cpu.map_or_else(|| "any".to_owned(), |cpu| cpu.to_string())
+}
+
+fn per_call(counts: &Counts) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
+    let mean = counts.packets as f64 / counts.recv_calls.max(1) as f64;
+    format!("{mean:.1}")
+}
+
+/// A table without lines, numbers to the right.
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    for column in table.column_iter_mut() {
+        column.set_cell_alignment(CellAlignment::Right);
+        column.set_padding((0, 2));
+    }
+    table
+}
