@@ -1,1 +1,65 @@
-fn main() {}
+//! The `fanq-bench` program: makes load, receives it, and measures what a queue configuration costs. One
+//! subcommand, one module.
+//!
+//! Invariant: traffic goes only where the command line says, in a bounded amount; every result is one JSON object
+//! on standard output.
+
+mod receive;
+mod send;
+mod stamp;
+mod tcp;
+mod verify_fanout;
+mod versus;
+mod xdp;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Load, sinks and measurements for NFQUEUE programs.
+#[derive(Debug, Parser)]
+#[command(name = "fanq-bench", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send numbered UDP packets from one thread pinned to each CPU.
+    Send(send::SendArgs),
+    /// Receive what `send` sends: count it, find losses, duplicates and delays.
+    Receive(receive::ReceiveArgs),
+    /// Send one stream of bytes over TCP.
+    TcpSend(tcp::TcpSendArgs),
+    /// Receive that stream and compare every byte.
+    TcpReceive(tcp::TcpReceiveArgs),
+    /// Run the engine and check, packet by packet, that each came in its sender's CPU's queue.
+    VerifyFanout(verify_fanout::VerifyFanoutArgs),
+    /// Compare `fanq run` with a plain NFQUEUE loop: CPU per packet, losses, delay at low load.
+    Versus(versus::VersusArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Send(args) => send::run(&args),
+        Command::Receive(args) => receive::run(&args),
+        Command::TcpSend(args) => tcp::send(&args),
+        Command::TcpReceive(args) => tcp::receive(&args),
+        Command::VerifyFanout(args) => verify_fanout::run(&args),
+        Command::Versus(args) => versus::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fanq-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a result as one line of JSON.
+fn print_json(result: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(result)?);
+    Ok(())
+}

@@ -257,6 +257,7 @@ impl Seat {
         let body = move || {
             let _bell = bell;
             let placed = info.cpu.is_none_or(sys::pin_to);
+            sys::prefer_short_turns(WORKER_TURN);
             let inspector = placed.then(|| make(info));
             placed_sender.send(placed).ok()?;
             let (inspector, queue) = (inspector?, queue_receiver.recv().ok()?);
@@ -304,3 +305,8 @@ impl Drop for EndBell {
 }
 
 const WAKE: Token = Token(0);
+
+/// How long a worker may keep its CPU before the scheduler looks who else wants it: about two batches' work. The
+/// kernel's own default is milliseconds, in which a queue grows by thousands of packets (docs/ARCHITECTURE.md,
+/// "Short turns", has the measurement).
+const WORKER_TURN: Duration = Duration::from_micros(200);

@@ -91,9 +91,9 @@ counters! {
     repeated,
     /// Packets whose verdict set a mark.
     marked,
-    /// Receive calls that brought something.
+    /// Receive calls that brought packets.
     recv_calls,
-    /// Send calls.
+    /// Send calls with verdicts.
     send_calls,
     /// Packet ids that the kernel gave and that never came: no room in the socket's buffer.
     id_gaps,
@@ -117,11 +117,11 @@ counters! {
 pub const BATCH_SIZE_CLASSES: usize = 11;
 
 impl WorkerCounters {
-    /// Counts one receive of `packets`.
+    /// Counts one receive that brought so many packets; one that brought only replies is not counted.
     #[inline]
-    pub(crate) fn count_batch(&self, packets: usize) {
-        self.recv_calls.add(1);
+    pub(crate) fn count_batch(&self, packets: u64) {
         if let Some(class) = packets.checked_ilog2() {
+            self.recv_calls.add(1);
             self.batch_sizes[(class as usize).min(BATCH_SIZE_CLASSES - 1)].add(1);
         }
     }
@@ -213,7 +213,7 @@ mod tests {
         counters.count_batch(0);
         let counts = counters.snapshot();
         assert_eq!(counts.batch_sizes, [1, 2, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
-        assert_eq!(counts.recv_calls, 7);
+        assert_eq!(counts.recv_calls, 6);
     }
 
     #[test]
