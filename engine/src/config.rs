@@ -33,6 +33,8 @@ pub struct EngineConfig {
     pub batch: usize,
     /// See [`EngineBuilder::wait`](crate::EngineBuilder::wait).
     pub wait: Wait,
+    /// See [`EngineBuilder::nice`](crate::EngineBuilder::nice).
+    pub nice: i8,
     /// How each queue is set up.
     pub queue: QueueConfig,
 }
@@ -61,6 +63,7 @@ impl EngineConfig {
             placement: Placement::default(),
             batch: 64,
             wait: Wait::default(),
+            nice: -5,
             queue: QueueConfig {
                 copy_range: CopyRange::default(),
                 maxlen: 16_384,
@@ -75,19 +78,21 @@ impl EngineConfig {
     /// # Errors
     /// The first that is out of its range, with the range.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let range = |what, value: u64, min, max| {
+        let range = |what, value: i64, min, max| {
             let fits = (min..=max).contains(&value);
             if fits { Ok(()) } else { Err(ConfigError { what, value, min, max }) }
         };
-        range("batch", self.batch as u64, 1, Self::BATCH_MAX as u64)?;
-        range("queue-maxlen", u64::from(self.queue.maxlen), 1, QUEUE_MAXLEN_MAX)?;
+        range("nice", self.nice.into(), -20, 19)?;
+        let batch = i64::try_from(self.batch).unwrap_or(i64::MAX);
+        range("batch", batch, 1, Self::BATCH_MAX as i64)?;
+        range("queue-maxlen", self.queue.maxlen.into(), 1, QUEUE_MAXLEN_MAX)?;
         let rcvbuf_max = i32::MAX.unsigned_abs() / 2;
-        range("rcvbuf", u64::from(self.queue.rcvbuf), 4096, u64::from(rcvbuf_max))?;
+        range("rcvbuf", self.queue.rcvbuf.into(), 4096, rcvbuf_max.into())?;
         if let CopyRange::Bytes(bytes) = self.queue.copy_range {
-            range("copy-range", u64::from(bytes), 1, u64::from(CopyRange::BYTES_MAX))?;
+            range("copy-range", bytes.into(), 1, CopyRange::BYTES_MAX.into())?;
         }
         if let Wait::Spin(time) = self.wait {
-            let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+            let micros = i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
             range("wait spin", micros, 1, SPIN_US_MAX)?;
         }
         Ok(())
@@ -101,19 +106,19 @@ pub struct ConfigError {
     /// Which setting.
     pub what: &'static str,
     /// What it was.
-    pub value: u64,
+    pub value: i64,
     /// The least that is allowed.
-    pub min: u64,
+    pub min: i64,
     /// The most that is allowed.
-    pub max: u64,
+    pub max: i64,
 }
 
 /// Kernels that look packets up in a hash table hold 65,536 in a queue whatever its length says; beyond that they
 /// lose ids as if the socket had overflowed (`NFQNL_HASH_MAX` in net/netfilter/nfnetlink_queue.c).
-const QUEUE_MAXLEN_MAX: u64 = 65_535;
+const QUEUE_MAXLEN_MAX: i64 = 65_535;
 
 /// A second of spinning is no waiting strategy any more.
-const SPIN_US_MAX: u64 = 1_000_000;
+const SPIN_US_MAX: i64 = 1_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -123,7 +128,9 @@ mod tests {
     fn defaults_are_in_range_and_each_number_is_checked() {
         let good = EngineConfig::new("0".parse().unwrap());
         assert_eq!(good.check(), Ok(()));
-        let bad: [fn(&mut EngineConfig); 7] = [
+        let bad: [fn(&mut EngineConfig); 9] = [
+            |c| c.nice = -21,
+            |c| c.queue.maxlen = 65_536,
             |c| c.batch = 0,
             |c| c.batch = 1025,
             |c| c.queue.maxlen = 0,

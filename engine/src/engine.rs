@@ -114,8 +114,9 @@ impl Engine {
         for (index, assignment) in (0..).zip(plan.assignments) {
             seats.push(Seat::prepare(index, assignment, config, Arc::clone(&make), &waker)?);
         }
+        let mut prioritised = true;
         for seat in &seats {
-            seat.wait_until_placed()?;
+            prioritised &= seat.wait_until_placed()?;
         }
         let mut queues = Vec::with_capacity(seats.len());
         for queue in config.queues.iter() {
@@ -126,6 +127,7 @@ impl Engine {
 
         let mut warnings: Vec<_> = plan.warnings.into_iter().map(StartWarning::Placement).collect();
         warnings.extend(small_buffer_warning(config.queue.rcvbuf, &queues));
+        warnings.extend((!prioritised).then_some(StartWarning::NoPriority { nice: config.nice }));
         let workers = seats.into_iter().zip(queues).map(|(seat, queue)| seat.serve(queue)).collect();
         Ok(Self { workers, table, warnings, poll, waker })
     }
@@ -225,11 +227,17 @@ impl WorkerHandle {
     }
 }
 
+/// What the kernel granted a worker's thread.
+struct Placed {
+    pinned: bool,
+    prioritised: bool,
+}
+
 /// A worker's thread before it has its queue.
 struct Seat {
     assignment: Assignment,
     shared: Arc<WorkerShared>,
-    placed: mpsc::Receiver<bool>,
+    placed: mpsc::Receiver<Placed>,
     queue: mpsc::SyncSender<Queue>,
     thread: JoinHandle<Option<WorkerEnd>>,
 }
@@ -250,15 +258,17 @@ impl Seat {
         let (placed_sender, placed) = mpsc::channel();
         let (queue, queue_receiver) = mpsc::sync_channel::<Queue>(1);
         let info = WorkerInfo { queue: assignment.queue, index, cpu: assignment.cpu };
-        let wait = config.wait;
+        let (wait, nice) = (config.wait, config.nice);
         let shared = Arc::new(WorkerShared::new(config.queue.flags.fail_open));
         let bell = EndBell(Arc::clone(waker));
         let thread_shared = Arc::clone(&shared);
         let body = move || {
             let _bell = bell;
-            let placed = info.cpu.is_none_or(sys::pin_to);
-            sys::prefer_short_turns(WORKER_TURN);
-            let inspector = placed.then(|| make(info));
+            let placed = Placed {
+                pinned: info.cpu.is_none_or(sys::pin_to),
+                prioritised: sys::prefer_short_turns(WORKER_TURN, nice),
+            };
+            let inspector = placed.pinned.then(|| make(info));
             placed_sender.send(placed).ok()?;
             let (inspector, queue) = (inspector?, queue_receiver.recv().ok()?);
             let mut worker = Worker::new(info.queue, queue, inspector, wait, thread_shared);
@@ -273,12 +283,13 @@ impl Seat {
         Ok(Self { assignment, shared, placed, queue, thread })
     }
 
-    fn wait_until_placed(&self) -> Result<(), StartError> {
+    /// Waits until the thread sits where it is to run. False if it got no priority there.
+    fn wait_until_placed(&self) -> Result<bool, StartError> {
         let queue = self.assignment.queue;
         match (self.placed.recv(), self.assignment.cpu) {
-            (Ok(true), _) => Ok(()),
-            (Ok(false), Some(cpu)) => Err(StartError::PinningRefused { queue, cpu }),
-            (Ok(false), None) | (Err(_), _) => Err(StartError::InspectorPanicked { queue }),
+            (Ok(Placed { pinned: true, prioritised }), _) => Ok(prioritised),
+            (Ok(_), Some(cpu)) => Err(StartError::PinningRefused { queue, cpu }),
+            (Ok(_), None) | (Err(_), _) => Err(StartError::InspectorPanicked { queue }),
         }
     }
 
@@ -308,5 +319,5 @@ const WAKE: Token = Token(0);
 
 /// How long a worker may keep its CPU before the scheduler looks who else wants it: about two batches' work. The
 /// kernel's own default is milliseconds, in which a queue grows by thousands of packets (docs/ARCHITECTURE.md,
-/// "Short turns", has the measurement).
+/// "Scheduling", has the measurement).
 const WORKER_TURN: Duration = Duration::from_micros(200);

@@ -93,6 +93,15 @@ impl EngineBuilder {
         self
     }
 
+    /// The workers' niceness, -20 to 19; the default, -5, lets a worker go before what fills its queue on the same
+    /// CPU: a queue that is behind must be emptied faster than it is filled, or it grows out of the cache and then
+    /// out of its bounds. 0 leaves it to the scheduler.
+    #[must_use]
+    pub fn nice(mut self, nice: i8) -> Self {
+        self.config.nice = nice;
+        self
+    }
+
     /// Starts the engine. `make` is called once for each worker, on the worker's own thread and CPU, and makes
     /// the inspector that the worker keeps.
     ///
@@ -165,12 +174,21 @@ pub enum StartWarning {
         /// Whether `SO_RCVBUFFORCE` was refused.
         not_forced: bool,
     },
+    /// The workers run at the priority that they were started with.
+    NoPriority {
+        /// The niceness that was asked for.
+        nice: i8,
+    },
 }
 
 impl fmt::Display for StartWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Placement(warning) => warning.fmt(f),
+            Self::NoPriority { nice } => write!(
+                f,
+                "the kernel refuses niceness {nice} to the workers (it needs CAP_SYS_NICE): under overload a queue may run full sooner; use --nice 0 to leave it at that"
+            ),
             Self::SmallReceiveBuffer { wanted, granted, not_forced } => {
                 let charged = 2 * granted;
                 let reason = if *not_forced {

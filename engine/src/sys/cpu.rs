@@ -26,28 +26,49 @@ pub fn current_cpu() -> Option<CpuId> {
     u16::try_from(number).ok().map(CpuId)
 }
 
-/// Asks the scheduler to give the calling thread short turns, of `slice`, without asking for more time in all.
+/// Asks the scheduler to let the calling thread in soon and for short turns of `slice`, and gives it `nice`
+/// (-20 to 19, lower comes first) if that is more than it has. False if the niceness was refused, for want of
+/// `CAP_SYS_NICE`; kernels before 6.12 ignore the slice.
 ///
-/// A worker shares its CPU with what fills its queue. With turns of milliseconds the queue grows deep in between,
-/// and every packet is out of the cache when its turn comes; with short ones the worker is let in as soon as a
-/// batch waits. Kernels before 6.12 ignore it; a refusal changes nothing else, so it is not reported.
-pub(crate) fn prefer_short_turns(slice: Duration) {
+/// A thread under another policy than `SCHED_OTHER` was put there by someone who knows why, and is left alone.
+pub(crate) fn prefer_short_turns(slice: Duration, nice: i8) -> bool {
+    let Some(mut attributes) = scheduling() else { return true };
+    if attributes.sched_policy != libc::SCHED_OTHER.unsigned_abs() {
+        return true;
+    }
+    attributes.sched_runtime = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX);
+    let nice_before = attributes.sched_nice;
+    attributes.sched_nice = nice_before.min(i32::from(nice));
+    let granted = set_scheduling(&attributes);
+    if !granted {
+        attributes.sched_nice = nice_before;
+        set_scheduling(&attributes);
+    }
+    granted
+}
+
+/// The calling thread's scheduling attributes (sched_getattr(2)).
+fn scheduling() -> Option<libc::sched_attr> {
     // SAFETY: sched_attr is integers only, for which all zeroes are valid values.
     let mut attributes = unsafe { std::mem::zeroed::<libc::sched_attr>() };
     let size = libc::c_uint::try_from(size_of_val(&attributes)).expect("the struct is small");
-    let this_thread: libc::pid_t = 0;
-    let no_flags: libc::c_uint = 0;
     // SAFETY: sched_getattr writes up to `size` bytes at the pointer, a struct of that size that lives through the
     // call.
-    let read = unsafe {
-        libc::syscall(libc::SYS_sched_getattr, this_thread, &raw mut attributes, size, no_flags)
+    let result = unsafe {
+        libc::syscall(libc::SYS_sched_getattr, THIS_THREAD, &raw mut attributes, size, NO_FLAGS)
     };
-    let normal = libc::SCHED_OTHER.unsigned_abs();
-    if read != 0 || attributes.sched_policy != normal {
-        return;
-    }
-    attributes.sched_runtime = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX);
-    // SAFETY: sched_setattr reads as many bytes at the pointer as the struct's own `size` says, which the kernel
-    // wrote above and which is no more than the struct has.
-    unsafe { libc::syscall(libc::SYS_sched_setattr, this_thread, &raw const attributes, no_flags) };
+    (result == 0).then_some(attributes)
 }
+
+/// Sets the calling thread's scheduling attributes; false if the kernel refuses.
+fn set_scheduling(attributes: &libc::sched_attr) -> bool {
+    // SAFETY: sched_setattr reads as many bytes at the pointer as the struct's own `size` says, which the kernel
+    // wrote in `scheduling` and which is no more than the struct has.
+    let result = unsafe {
+        libc::syscall(libc::SYS_sched_setattr, THIS_THREAD, std::ptr::from_ref(attributes), NO_FLAGS)
+    };
+    result == 0
+}
+
+const THIS_THREAD: libc::pid_t = 0;
+const NO_FLAGS: libc::c_uint = 0;

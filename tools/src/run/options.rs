@@ -46,6 +46,9 @@ struct Settings {
     /// What an idle worker does: block, or spin:<microseconds> before it blocks [default: block]
     #[arg(long, value_name = "HOW")]
     wait: Option<Text<WaitText>>,
+    /// Niceness of the workers, -20 to 19; below 0 they go before what fills their queues [default: -5]
+    #[arg(long, value_name = "NICE", allow_negative_numbers = true)]
+    nice: Option<i8>,
     /// What happens to packets: accept, drop, or drop:<percent> [default: accept]
     #[arg(long, value_name = "POLICY")]
     policy: Option<Text<Policy>>,
@@ -104,6 +107,7 @@ impl RunOptions {
         set(&mut engine.placement, settings.placement.map(|text| text.0.0));
         set(&mut engine.batch, settings.batch);
         set(&mut engine.wait, settings.wait.map(|text| text.0.0));
+        set(&mut engine.nice, settings.nice);
         set(&mut engine.queue.copy_range, settings.copy_range.map(|text| text.0.0));
         set(&mut engine.queue.maxlen, settings.queue_maxlen);
         if let Some(size) = settings.rcvbuf {
@@ -136,6 +140,7 @@ impl Settings {
             fail_open: self.fail_open.or(other.fail_open),
             gso: self.gso.or(other.gso),
             wait: self.wait.or(other.wait),
+            nice: self.nice.or(other.nice),
             policy: self.policy.or(other.policy),
             stats: self.stats.or(other.stats),
             summary: self.summary.or(other.summary),

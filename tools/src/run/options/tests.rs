@@ -20,6 +20,7 @@ fn a_file_may_set_everything() {
         fail-open = true
         gso = true
         wait = "spin:50"
+        nice = 0
         policy = "drop:10"
         stats = 1
         summary = "json"
@@ -34,6 +35,7 @@ fn a_file_may_set_everything() {
     assert_eq!(engine.queue.copy_range, CopyRange::Bytes(128));
     assert_eq!(engine.queue.rcvbuf, 8 * fanq::MIB);
     assert!(engine.queue.flags.fail_open && engine.queue.flags.gso);
+    assert_eq!(engine.nice, 0);
     assert_eq!(engine.wait, Wait::Spin(Duration::from_micros(50)));
     assert_eq!(options.policy, Policy::DropShare(0.1));
     assert_eq!(options.stats_every, Some(Duration::from_secs(1)));
@@ -74,6 +76,7 @@ fn bad_values_are_named() {
         ("rcvbuf = 'much'", "rcvbuf"),
         ("copy-range = 0", "copy range"),
         ("copy-range = 65532", "65531"),
+        ("nice = -21", "-20 to 19"),
         ("wait = 'spin'", "spin:<microseconds>"),
         ("wait = 'spin:0'", "out of range"),
         ("policy = 'reject'", "drop:<percent"),
