@@ -99,7 +99,9 @@ impl fmt::Display for CpuList {
 
 /// A text that is no CPU list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no list of CPUs: write numbers below {CPUS_MAX} and rising ranges, such as `0-3,8`")]
+#[error(
+    "`{0}` is no list of CPUs: write numbers below {CPUS_MAX} and rising ranges, such as `0-3,8`"
+)]
 pub struct CpuListError(String);
 
 /// The most CPUs that a Linux kernel can be built for (`NR_CPUS` in arch/x86/Kconfig).
@@ -111,7 +113,8 @@ mod tests {
 
     #[test]
     fn lists_read_and_write_the_kernels_notation() {
-        for (text, written) in [("0", "0"), ("0-3", "0-3"), ("3,1,2,2", "1-3"), ("8,0-1", "0-1,8")] {
+        for (text, written) in [("0", "0"), ("0-3", "0-3"), ("3,1,2,2", "1-3"), ("8,0-1", "0-1,8")]
+        {
             assert_eq!(text.parse::<CpuList>().unwrap().to_string(), written);
         }
     }

@@ -12,8 +12,8 @@
 //! queue is lost when it is given up. It deliberately installs no rules and writes no reports.
 
 use std::io;
-use std::sync::mpsc;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -106,7 +106,8 @@ impl Engine {
         let allowed = sys::allowed_cpus().unwrap_or_else(|| online.clone());
         let plan = Plan::new(config.queues, &config.placement, &online, &allowed)?;
         let poll = Poll::new().map_err(io_failed("creating a poll"))?;
-        let waker = mio::Waker::new(poll.registry(), WAKE).map_err(io_failed("creating a waker"))?;
+        let waker =
+            mio::Waker::new(poll.registry(), WAKE).map_err(io_failed("creating a waker"))?;
         let waker = Arc::new(waker);
 
         let make = Arc::new(make);
@@ -123,12 +124,14 @@ impl Engine {
             queues.push(Queue::open(queue, &config.queue, config.batch)?);
         }
         // After the first bind: on a kernel that loads nfnetlink_queue on demand the file appears only then.
-        let table = KernelTable::open().map_err(io_failed("opening the kernel's table of queues"))?;
+        let table =
+            KernelTable::open().map_err(io_failed("opening the kernel's table of queues"))?;
 
         let mut warnings: Vec<_> = plan.warnings.into_iter().map(StartWarning::Placement).collect();
         warnings.extend(small_buffer_warning(config.queue.rcvbuf, &queues));
         warnings.extend((!prioritised).then_some(StartWarning::NoPriority { nice: config.nice }));
-        let workers = seats.into_iter().zip(queues).map(|(seat, queue)| seat.serve(queue)).collect();
+        let workers =
+            seats.into_iter().zip(queues).map(|(seat, queue)| seat.serve(queue)).collect();
         Ok(Self { workers, table, warnings, poll, waker })
     }
 
@@ -185,7 +188,8 @@ impl Engine {
             // A send that fails leaves a worker that some later packet wakes; nothing better can be done.
             let _ = worker.waker.wake();
         }
-        let mut stopped = Stopped { stats: EngineStats { queues: Vec::new() }, failures: Vec::new() };
+        let mut stopped =
+            Stopped { stats: EngineStats { queues: Vec::new() }, failures: Vec::new() };
         for worker in self.workers.drain(..) {
             let (stats, result) = worker.join(&self.table);
             stopped.stats.queues.push(stats);
@@ -276,10 +280,11 @@ impl Seat {
             let (queue, next_id) = worker.into_parts();
             Some(WorkerEnd { queue, next_id, result })
         };
-        let thread = std::thread::Builder::new()
-            .name(format!("fanq-{}", info.queue))
-            .spawn(body)
-            .map_err(|source| StartError::Io { what: "starting a worker's thread", source })?;
+        let thread =
+            std::thread::Builder::new()
+                .name(format!("fanq-{}", info.queue))
+                .spawn(body)
+                .map_err(|source| StartError::Io { what: "starting a worker's thread", source })?;
         Ok(Self { assignment, shared, placed, queue, thread })
     }
 

@@ -105,7 +105,11 @@ impl fmt::Display for PortOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.process {
             Some((pid, name)) => write!(f, "process {pid} ({name}), netlink port {}", self.port_id),
-            None => write!(f, "netlink port {}, of a process that cannot be seen from here", self.port_id),
+            None => write!(
+                f,
+                "netlink port {}, of a process that cannot be seen from here",
+                self.port_id
+            ),
         }
     }
 }
@@ -162,7 +166,8 @@ mod tests {
 
     #[test]
     fn lines_of_another_shape_are_left_out() {
-        for line in ["", "0", "a b c d e f g h i", "70000 1 0 2 65531 0 0 0 1", "0 1 0 2 65531 0 0"] {
+        for line in ["", "0", "a b c d e f g h i", "70000 1 0 2 65531 0 0 0 1", "0 1 0 2 65531 0 0"]
+        {
             assert_eq!(KernelRow::parse(line), None, "{line:?}");
         }
     }

@@ -63,8 +63,9 @@ impl Plan {
             match filled_by.len() {
                 0 => warnings.push(PlacementWarning::NeverFilled { queue }),
                 1 => {}
-                _ => warnings
-                    .push(PlacementWarning::SharedQueue { queue, cpus: filled_by.clone() }),
+                _ => {
+                    warnings.push(PlacementWarning::SharedQueue { queue, cpus: filled_by.clone() })
+                }
             }
             let cpu = match placement {
                 Placement::SameCpu => filling_cpu(queue, &filled_by, allowed)?,
@@ -164,7 +165,9 @@ pub enum PlacementError {
         allowed: CpuList,
     },
     /// A spare CPU is outside this process's cpuset, or not online.
-    #[error("spare CPU {cpu} cannot be used: this process may run on {allowed}; name CPUs of those")]
+    #[error(
+        "spare CPU {cpu} cannot be used: this process may run on {allowed}; name CPUs of those"
+    )]
     SpareCpuNotAllowed {
         /// The CPU named.
         cpu: CpuId,
@@ -180,7 +183,12 @@ pub enum PlacementError {
 mod tests {
     use super::*;
 
-    fn plan(queues: &str, placement: &Placement, online: &str, allowed: &str) -> Result<Plan, PlacementError> {
+    fn plan(
+        queues: &str,
+        placement: &Placement,
+        online: &str,
+        allowed: &str,
+    ) -> Result<Plan, PlacementError> {
         let list = |text: &str| text.parse::<CpuList>().unwrap();
         Plan::new(queues.parse().unwrap(), placement, &list(online), &list(allowed))
     }

@@ -55,8 +55,7 @@ impl Queue {
         let (mut socket, _port) = sys::open_netfilter().map_err(failed("opening the socket"))?;
         let receive_buffer = sys::set_receive_buffer(&socket, config.rcvbuf)
             .map_err(failed("setting the receive buffer"))?;
-        let request =
-            QueueRequest::bind(number, config.copy_range, config.maxlen, config.flags);
+        let request = QueueRequest::bind(number, config.copy_range, config.maxlen, config.flags);
         let (errno, mut early) = ask(&mut socket, request)?;
         if errno != 0 {
             return Err(QueueError::refused(number, errno, config));
@@ -168,7 +167,9 @@ pub enum QueueError {
         source: io::Error,
     },
     /// Another socket is bound to the queue.
-    #[error("queue {queue} is taken by {owner}; stop that program, or choose other queues with --queues")]
+    #[error(
+        "queue {queue} is taken by {owner}; stop that program, or choose other queues with --queues"
+    )]
     Taken {
         /// The queue.
         queue: u16,
@@ -230,7 +231,8 @@ impl QueueError {
             libc::EOPNOTSUPP => {
                 let flags = config.flags;
                 let names = [(flags.fail_open, "fail-open"), (flags.gso, "gso")];
-                let names: Vec<_> = names.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
+                let names: Vec<_> =
+                    names.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
                 Self::FlagsRefused { queue, flags: names.join(", ") }
             }
             _ => Self::Refused { queue, source: io::Error::from_raw_os_error(errno) },

@@ -115,9 +115,13 @@ mod tests {
 
     #[test]
     fn both_notations_and_single_queues_are_taken() {
-        for (text, first, last) in
-            [("0-3", 0, 3), ("0:3", 0, 3), ("5", 5, 5), ("100-103", 100, 103), ("65535", 65535, 65535)]
-        {
+        for (text, first, last) in [
+            ("0-3", 0, 3),
+            ("0:3", 0, 3),
+            ("5", 5, 5),
+            ("100-103", 100, 103),
+            ("65535", 65535, 65535),
+        ] {
             assert_eq!(text.parse(), QueueRange::new(first, last), "{text}");
         }
     }

@@ -211,8 +211,11 @@ impl fmt::Display for StartWarning {
 pub(crate) fn small_buffer_warning(wanted: u32, queues: &[Queue]) -> Option<StartWarning> {
     let granted = queues.iter().map(Queue::receive_buffer).min_by_key(|buffer| buffer.bytes)?;
     let (bytes, not_forced) = (granted.bytes / 2, !granted.forced);
-    (bytes < u64::from(wanted))
-        .then_some(StartWarning::SmallReceiveBuffer { wanted, granted: bytes, not_forced })
+    (bytes < u64::from(wanted)).then_some(StartWarning::SmallReceiveBuffer {
+        wanted,
+        granted: bytes,
+        not_forced,
+    })
 }
 
 /// What a queued packet of up to about 100 bytes is charged against the buffer, measured on kernel 6.18, x86-64

@@ -254,7 +254,8 @@ impl<P: Port, I: Inspector> Worker<P, I> {
     /// 3. serve that; what there is no time for gets the inspector's `unseen` verdict, all at once.
     fn drain(&mut self, stop_by: Timestamp) -> Result<(), WorkerError> {
         let left = stop_by.since(Timestamp::now());
-        let gate_at = Timestamp(stop_by.0.saturating_sub(u64::try_from(left.as_nanos() / 2).unwrap_or(0)));
+        let gate_at =
+            Timestamp(stop_by.0.saturating_sub(u64::try_from(left.as_nanos() / 2).unwrap_or(0)));
         while Timestamp::now() < gate_at && self.turn(false)? > 0 {}
 
         let mut gate = [0; QueueRequest::BYTES_MAX];
@@ -325,7 +326,10 @@ impl<I: Inspector> Desk<I> {
         self.answer(id, verdict);
     }
 
-    #[expect(clippy::inline_always, reason = "two callers, of which one is cold; the other is per packet")]
+    #[expect(
+        clippy::inline_always,
+        reason = "two callers, of which one is cold; the other is per packet"
+    )]
     #[inline(always)]
     fn answer(&mut self, id: PacketId, verdict: Verdict) {
         let counters = &self.shared.counters;

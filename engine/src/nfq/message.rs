@@ -3,9 +3,7 @@
 //! Invariant: any bytes give a value or an error. A reply names the request that it answers, so that a refused
 //! verdict is never taken for a refused configuration.
 
-use super::attribute::{
-    FLAG_ACK, FLAG_REQUEST, NFMSG_HEADER, NLMSG_HEADER, align, wire_constants,
-};
+use super::attribute::{FLAG_ACK, FLAG_REQUEST, NFMSG_HEADER, NLMSG_HEADER, align, wire_constants};
 use super::{DecodeError, PacketMessage, Undecodable};
 
 /// What a netlink message from the kernel is.
@@ -51,7 +49,10 @@ pub enum Request {
 /// # Errors
 /// [`Undecodable`], with the packet id if it was readable. Nothing behind a broken message can be trusted, so
 /// the rest of the datagram is lost with it.
-#[expect(clippy::inline_always, reason = "twice as fast: 19 ns against 43, most of it copies of the result")]
+#[expect(
+    clippy::inline_always,
+    reason = "twice as fast: 19 ns against 43, most of it copies of the result"
+)]
 #[inline(always)]
 pub fn decode(datagram: &[u8]) -> Result<(Message<'_>, &[u8]), Undecodable> {
     let Some((header, _)) = datagram.split_first_chunk::<NFMSG_HEADER>() else {

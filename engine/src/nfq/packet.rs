@@ -144,7 +144,10 @@ impl<'a> PacketMessage<'a> {
     /// Runs for every packet, so it is one loop over plain offsets that keeps what it finds in registers. Its
     /// first form stored each attribute's offset in a table: 42 to 60 ns instead of about 20, since a table
     /// written in pieces and copied whole stalls the processor.
-    #[expect(clippy::inline_always, reason = "as for the message's decode, which it is the body of")]
+    #[expect(
+        clippy::inline_always,
+        reason = "as for the message's decode, which it is the body of"
+    )]
     #[inline(always)]
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, Undecodable> {
         let mut header = None;
@@ -152,11 +155,13 @@ impl<'a> PacketMessage<'a> {
         let mut original_length = None;
         let mut at = NFMSG_HEADER;
         while at < bytes.len() {
-            let Some((attribute, rest)) = bytes[at..].split_first_chunk::<ATTRIBUTE_HEADER>() else {
+            let Some((attribute, rest)) = bytes[at..].split_first_chunk::<ATTRIBUTE_HEADER>()
+            else {
                 return Err(broken_at(bytes, at, header));
             };
             let (length, kind) = attribute_header(*attribute);
-            let least = LEAST_BYTES.get(usize::from(kind)).copied().unwrap_or(ATTRIBUTE_HEADER_BYTES);
+            let least =
+                LEAST_BYTES.get(usize::from(kind)).copied().unwrap_or(ATTRIBUTE_HEADER_BYTES);
             if length < usize::from(least) || length - ATTRIBUTE_HEADER > rest.len() {
                 return Err(broken_at(bytes, at, header));
             }
@@ -347,7 +352,8 @@ fn broken_at(bytes: &[u8], at: usize, header: Option<&[u8; PACKET_HDR_BYTES]>) -
     let error = match Attributes::new(bytes, at).next() {
         Some(Err(error)) => error,
         Some(Ok((kind, value))) => {
-            let least = LEAST_BYTES.get(usize::from(kind)).copied().unwrap_or(ATTRIBUTE_HEADER_BYTES);
+            let least =
+                LEAST_BYTES.get(usize::from(kind)).copied().unwrap_or(ATTRIBUTE_HEADER_BYTES);
             let need = usize::from(least) - ATTRIBUTE_HEADER;
             DecodeError::ShortAttribute { kind, need, have: value.len() }
         }
@@ -385,8 +391,18 @@ const LEAST_BYTES: [u8; KIND_COUNT] = {
     least[TIMESTAMP as usize] += 16;
     least[HARDWARE_ADDRESS as usize] += 12;
     let numbers = [
-        MARK, INDEV, OUTDEV, PHYSICAL_INDEV, PHYSICAL_OUTDEV, CONNTRACK_INFO, CAPTURED_FROM, SKB_INFO, UID, GID,
-        PRIORITY, CGROUP_CLASSID,
+        MARK,
+        INDEV,
+        OUTDEV,
+        PHYSICAL_INDEV,
+        PHYSICAL_OUTDEV,
+        CONNTRACK_INFO,
+        CAPTURED_FROM,
+        SKB_INFO,
+        UID,
+        GID,
+        PRIORITY,
+        CGROUP_CLASSID,
     ];
     let mut index = 0;
     while index < numbers.len() {

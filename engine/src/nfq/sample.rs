@@ -18,7 +18,11 @@ impl Sample {
 
     /// A whole message as the kernel sends it: header, input interface, payload.
     pub(crate) fn packet(queue: u16, id: u32, hook: u8, payload: &[u8]) -> Vec<u8> {
-        Self::new(queue).header(id, hook).attribute(5, &2_u32.to_be_bytes()).attribute(10, payload).finish()
+        Self::new(queue)
+            .header(id, hook)
+            .attribute(5, &2_u32.to_be_bytes())
+            .attribute(10, payload)
+            .finish()
     }
 
     /// Appends `NFQA_PACKET_HDR` for an IPv4 packet.

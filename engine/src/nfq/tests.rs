@@ -126,7 +126,9 @@ fn a_cut_anywhere_is_an_error_with_the_id_once_it_was_readable() {
 
 #[test]
 fn what_is_too_short_for_its_type_is_refused() {
-    for (kind, need) in [(3, 4), (4, 16), (9, 12), (12, 4), (13, 4), (14, 4), (16, 4), (21, 4), (22, 4)] {
+    for (kind, need) in
+        [(3, 4), (4, 16), (9, 12), (12, 4), (13, 4), (14, 4), (16, 4), (21, 4), (22, 4)]
+    {
         let good = Sample::new(0).header(5, 1).attribute(kind, &vec![0; need]).finish();
         assert!(decode(&good).is_ok(), "attribute {kind} with {need} bytes");
         let short = Sample::new(0).header(5, 1).attribute(kind, &vec![0; need - 1]).finish();
@@ -267,7 +269,9 @@ proptest! {
 fn binding_configures_everything_in_one_message() {
     let flags = ConfigFlags { fail_open: true, gso: true };
     let mut buffer = [0xa5; QueueRequest::BYTES_MAX];
-    let length = QueueRequest::bind(258, CopyRange::Bytes(0x1234), 0x0102_0304, flags).numbered(9).encode(&mut buffer);
+    let length = QueueRequest::bind(258, CopyRange::Bytes(0x1234), 0x0102_0304, flags)
+        .numbered(9)
+        .encode(&mut buffer);
     let mut expected = Vec::new();
     expected.extend(64_u32.to_ne_bytes());
     expected.extend(0x0302_u16.to_ne_bytes());

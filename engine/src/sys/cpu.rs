@@ -65,7 +65,12 @@ fn set_scheduling(attributes: &libc::sched_attr) -> bool {
     // SAFETY: sched_setattr reads as many bytes at the pointer as the struct's own `size` says, which the kernel
     // wrote in `scheduling` and which is no more than the struct has.
     let result = unsafe {
-        libc::syscall(libc::SYS_sched_setattr, THIS_THREAD, std::ptr::from_ref(attributes), NO_FLAGS)
+        libc::syscall(
+            libc::SYS_sched_setattr,
+            THIS_THREAD,
+            std::ptr::from_ref(attributes),
+            NO_FLAGS,
+        )
     };
     result == 0
 }

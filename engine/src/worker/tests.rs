@@ -239,7 +239,8 @@ fn losing_the_capability_ends_the_worker() {
 
 #[test]
 fn a_send_without_memory_is_tried_again() {
-    let (result, kernel, shared) = run([Step::Packets(10)], false, |kernel| kernel.send_failures = 3);
+    let (result, kernel, shared) =
+        run([Step::Packets(10)], false, |kernel| kernel.send_failures = 3);
     result.unwrap();
     assert_eq!(kernel.verdicts.len(), 10);
     assert_eq!(shared.counters.snapshot().send_retries, 3);
