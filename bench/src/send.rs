@@ -125,7 +125,7 @@ fn wait_until(due: Timestamp) {
             return;
         }
         if left > SPIN_BELOW {
-            std::thread::sleep(left - SPIN_BELOW);
+            std::thread::sleep(left.saturating_sub(SPIN_BELOW));
         }
         std::hint::spin_loop();
     }

@@ -57,7 +57,8 @@ pub(crate) fn send(args: &TcpSendArgs) -> anyhow::Result<()> {
 
 /// Receives one stream to its end and compares it.
 pub(crate) fn receive(args: &TcpReceiveArgs) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(args.bind).with_context(|| format!("listening on {}", args.bind))?;
+    let listener =
+        TcpListener::bind(args.bind).with_context(|| format!("listening on {}", args.bind))?;
     eprintln!("ready: listening on {}", args.bind);
     let (mut stream, _peer) = listener.accept().context("accepting")?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -68,7 +69,9 @@ pub(crate) fn receive(args: &TcpReceiveArgs) -> anyhow::Result<()> {
         let length = read_part(&mut stream, &mut part).context("receiving")?;
         source.fill_bytes(&mut expected);
         if part[..length] != expected[..length] {
-            bail!("the stream differs from what was sent, within {PART_BYTES} bytes of byte {bytes}");
+            bail!(
+                "the stream differs from what was sent, within {PART_BYTES} bytes of byte {bytes}"
+            );
         }
         bytes += length as u64;
         if length < PART_BYTES {

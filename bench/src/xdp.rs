@@ -37,7 +37,8 @@ pub(crate) struct PassProgram(OwnedFd);
 impl PassProgram {
     /// Loads `r0 = XDP_PASS; exit`.
     pub(crate) fn load() -> anyhow::Result<Self> {
-        let instructions = [Instruction { code: 0xb7, registers: 0, offset: 0, immediate: XDP_PASS }, EXIT];
+        let instructions =
+            [Instruction { code: 0xb7, registers: 0, offset: 0, immediate: XDP_PASS }, EXIT];
         let mut attributes = LoadAttributes {
             program_type: BPF_PROG_TYPE_XDP,
             instruction_count: 2,
@@ -53,7 +54,12 @@ impl PassProgram {
     }
 
     /// Puts `count` frames of `payload_bytes` into the stack and returns when all have passed.
-    pub(crate) fn run(&self, target: Target, payload_bytes: usize, count: u32) -> anyhow::Result<()> {
+    pub(crate) fn run(
+        &self,
+        target: Target,
+        payload_bytes: usize,
+        count: u32,
+    ) -> anyhow::Result<()> {
         let frame = udp_frame(target, payload_bytes);
         let frame_bytes = u32::try_from(frame.len()).context("the frame is too large")?;
         let context = XdpContext {
@@ -85,8 +91,14 @@ impl PassProgram {
 /// the access that the command makes.
 unsafe fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<i32> {
     // SAFETY: the caller vouches for the contents; the size is that of the structure.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { i32::try_from(result).map_err(io::Error::other) }
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>())
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        i32::try_from(result).map_err(io::Error::other)
+    }
 }
 
 /// Ethernet, IPv4 and UDP headers, and a payload that begins with a stamp.
@@ -115,7 +127,8 @@ fn udp_frame(target: Target, payload_bytes: usize) -> Vec<u8> {
 }
 
 fn header_checksum(header: &[u8]) -> u16 {
-    let words = header.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let words =
+        header.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

@@ -83,8 +83,8 @@ impl EngineConfig {
             if fits { Ok(()) } else { Err(ConfigError { what, value, min, max }) }
         };
         range("nice", self.nice.into(), -20, 19)?;
-        let batch = i64::try_from(self.batch).unwrap_or(i64::MAX);
-        range("batch", batch, 1, Self::BATCH_MAX as i64)?;
+        let wide = |packets: usize| i64::try_from(packets).unwrap_or(i64::MAX);
+        range("batch", wide(self.batch), 1, wide(Self::BATCH_MAX))?;
         range("queue-maxlen", self.queue.maxlen.into(), 1, QUEUE_MAXLEN_MAX)?;
         let rcvbuf_max = i32::MAX.unsigned_abs() / 2;
         range("rcvbuf", self.queue.rcvbuf.into(), 4096, rcvbuf_max.into())?;

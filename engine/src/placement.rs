@@ -64,7 +64,7 @@ impl Plan {
                 0 => warnings.push(PlacementWarning::NeverFilled { queue }),
                 1 => {}
                 _ => {
-                    warnings.push(PlacementWarning::SharedQueue { queue, cpus: filled_by.clone() })
+                    warnings.push(PlacementWarning::SharedQueue { queue, cpus: filled_by.clone() });
                 }
             }
             let cpu = match placement {

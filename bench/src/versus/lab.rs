@@ -28,8 +28,9 @@ impl Lab {
         } else {
             format!("--queue-balance 0:{last} --queue-cpu-fanout")
         };
-        let queue_rule =
-            format!("iptables -t mangle -A INPUT -i engine -p udp -j NFQUEUE {balance} --queue-bypass");
+        let queue_rule = format!(
+            "iptables -t mangle -A INPUT -i engine -p udp -j NFQUEUE {balance} --queue-bypass"
+        );
         for line in [
             "mount -t tmpfs tmpfs /run",
             "ip link set lo up",
@@ -80,14 +81,14 @@ impl Lab {
             senders.into_iter().try_for_each(join)
         })
     }
+}
 
-    /// How many packets the rule behind the queues has counted and dropped since the last call.
-    pub(crate) fn take_let_through(&self) -> anyhow::Result<u64> {
-        let listing = command("iptables -t filter -nvxL INPUT -Z")?;
-        let rule = listing.lines().find(|line| line.contains("dpt:9000"));
-        let packets = rule.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok());
-        packets.context("the counting rule is gone")
-    }
+/// How many packets the rule behind the queues has counted and dropped since the last call.
+pub(crate) fn take_let_through() -> anyhow::Result<u64> {
+    let listing = command("iptables -t filter -nvxL INPUT -Z")?;
+    let rule = listing.lines().find(|line| line.contains("dpt:9000"));
+    let packets = rule.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok());
+    packets.context("the counting rule is gone")
 }
 
 /// Runs a command of plain words and returns what it prints.

@@ -78,7 +78,8 @@ pub(crate) fn run(args: &VersusArgs) -> anyhow::Result<()> {
         Target::reference(&args.reference, Kind::Single),
     ];
     let trials = full_load(args, &lab, &targets)?;
-    let latencies = latency::low_load(&lab, &targets[0], &targets[4], args.pairs, args.low_load_seconds)?;
+    let latencies =
+        latency::low_load(&lab, &targets[0], &targets[4], args.pairs, args.low_load_seconds)?;
     let record = Record::new(trials, latencies)?;
     record.print();
     if let Some(path) = &args.out {

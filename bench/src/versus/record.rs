@@ -48,21 +48,33 @@ struct TargetSummary {
 #[derive(Debug, Serialize)]
 struct Ratio {
     what: String,
-    ratio: f64,
+    value: f64,
     at_most: f64,
     met: bool,
 }
 
 impl Record {
-    pub(crate) fn new(trials: Vec<Trial>, low_load_trials: Vec<LatencyTrial>) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        trials: Vec<Trial>,
+        low_load_trials: Vec<LatencyTrial>,
+    ) -> anyhow::Result<Self> {
         let names = unique(trials.iter().map(|trial| trial.target.as_str()));
         let targets: Vec<_> = names.iter().map(|name| TargetSummary::new(name, &trials)).collect();
         let cost = |name: &str| {
-            targets.iter().find(|target| target.target == name).map_or(f64::NAN, |t| t.cpu_us_per_packet)
+            targets
+                .iter()
+                .find(|target| target.target == name)
+                .map_or(f64::NAN, |t| t.cpu_us_per_packet)
         };
         let mut ratios: Vec<_> = COMPARISONS
             .iter()
-            .map(|c| Ratio::new(format!("CPU per packet, {} / {}", c.candidate, c.baseline), cost(c.candidate) / cost(c.baseline), c.at_most))
+            .map(|c| {
+                Ratio::new(
+                    format!("CPU per packet, {} / {}", c.candidate, c.baseline),
+                    cost(c.candidate) / cost(c.baseline),
+                    c.at_most,
+                )
+            })
             .collect();
         let low_load_names = unique(low_load_trials.iter().map(|trial| trial.target.as_str()));
         let low_load_median_us: Vec<_> = low_load_names
@@ -95,7 +107,9 @@ impl Record {
     /// The medians and ratios, for people.
     pub(crate) fn print(&self) {
         println!("{} on {} x {}, {}", self.date, self.cpus, self.cpu, self.kernel);
-        println!("target          CPU us/packet (min to max)   lost   packets/recv  packets/send  MiB");
+        println!(
+            "target          CPU us/packet (min to max)   lost   packets/recv  packets/send  MiB"
+        );
         for t in &self.targets {
             println!(
                 "{:<14} {:>8.3} ({:.3} to {:.3}) {:>8.1} % {:>10.1} {:>13.1} {:>8.1}",
@@ -114,14 +128,14 @@ impl Record {
         }
         for ratio in &self.ratios {
             let verdict = if ratio.met { "met" } else { "NOT met" };
-            println!("{}: {:.3}, at most {}: {verdict}", ratio.what, ratio.ratio, ratio.at_most);
+            println!("{}: {:.3}, at most {}: {verdict}", ratio.what, ratio.value, ratio.at_most);
         }
     }
 }
 
 impl Ratio {
-    fn new(what: String, ratio: f64, at_most: f64) -> Self {
-        Self { what, ratio, at_most, met: ratio <= at_most }
+    fn new(what: String, value: f64, at_most: f64) -> Self {
+        Self { what, value, at_most, met: value <= at_most }
     }
 }
 
@@ -130,15 +144,20 @@ impl TargetSummary {
     fn new(name: &str, trials: &[Trial]) -> Self {
         let own: Vec<_> = trials.iter().filter(|trial| trial.target == name).collect();
         let costs: Vec<_> = own.iter().map(|trial| trial.cpu_us_per_packet()).collect();
-        let middle = |value: fn(&Trial) -> f64| median(own.iter().map(|trial| value(trial)).collect());
+        let middle =
+            |value: fn(&Trial) -> f64| median(own.iter().map(|trial| value(trial)).collect());
         Self {
             target: name.to_owned(),
             cpu_us_per_packet_min: costs.iter().copied().fold(f64::INFINITY, f64::min),
             cpu_us_per_packet_max: costs.iter().copied().fold(0.0, f64::max),
             cpu_us_per_packet: median(costs),
             lost_share: middle(|trial| trial.lost as f64 / trial.offered.max(1) as f64),
-            packets_per_recv: middle(|trial| trial.answered as f64 / trial.recv_calls.max(1) as f64),
-            packets_per_send: middle(|trial| trial.answered as f64 / trial.send_calls.max(1) as f64),
+            packets_per_recv: middle(|trial| {
+                trial.answered as f64 / trial.recv_calls.max(1) as f64
+            }),
+            packets_per_send: middle(|trial| {
+                trial.answered as f64 / trial.send_calls.max(1) as f64
+            }),
             resident_mib_max: middle(|trial| trial.resident_kib_max as f64 / 1024.0),
         }
     }
@@ -197,6 +216,7 @@ mod tests {
             target: target.to_owned(),
             offered: 100,
             answered: 100,
+            accepted: 100,
             let_through: 100,
             lost: 0,
             recv_calls: 2,

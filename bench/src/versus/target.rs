@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::lab::{Lab, command};
+use super::lab::{Lab, command, take_let_through};
 
 /// How the plain loop answers.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +43,8 @@ pub(crate) struct Trial {
     pub(crate) target: String,
     pub(crate) offered: u64,
     pub(crate) answered: u64,
+    pub(crate) accepted: u64,
+    /// What a rule behind the queues counted.
     pub(crate) let_through: u64,
     pub(crate) lost: u64,
     pub(crate) recv_calls: u64,
@@ -77,23 +79,17 @@ impl Target {
     /// Starts the target, sends the load through it, and takes its account.
     pub(crate) fn measure(&self, lab: &Lab, packets: u32, size: usize) -> anyhow::Result<Trial> {
         let running = self.start(lab)?;
-        lab.take_let_through()?;
+        take_let_through()?;
         lab.load(packets, size)?;
         running.wait_until_empty(lab)?;
         let rows = lab.table.rows()?;
-        let counted_losses = rows.iter().map(|row| row.queue_dropped + row.user_dropped).sum();
-        let let_through = lab.take_let_through()?;
+        let lost = rows.iter().map(|row| row.queue_dropped + row.user_dropped).sum();
+        let let_through = take_let_through()?;
         let account = running.stop()?;
         let offered = u64::from(packets) * u64::from(lab.queues);
-        let trial = Trial {
-            target: self.name.clone(),
-            offered,
-            let_through,
-            lost: counted_losses,
-            ..account
-        };
-        if trial.answered + trial.lost != offered {
-            bail!("{}: {offered} offered, {} answered, {counted_losses} lost: the account does not add up", self.name, trial.answered);
+        let trial = Trial { target: self.name.clone(), offered, let_through, lost, ..account };
+        if trial.answered + trial.lost != offered || trial.accepted != trial.let_through {
+            bail!("the account does not add up: {trial:?}");
         }
         Ok(trial)
     }
@@ -112,7 +108,9 @@ impl Target {
         let mut running = Running { name: self.name.clone(), children: Vec::new() };
         match &self.how {
             How::Fanq { policy } => {
-                let options = format!("run --queues 0-{last} --policy {policy} --queue-maxlen 65535 --summary json");
+                let options = format!(
+                    "run --queues 0-{last} --policy {policy} --queue-maxlen 65535 --summary json"
+                );
                 let args = options.split(' ').map(str::to_owned).collect();
                 running.children.push(spawn(args)?);
             }
@@ -161,6 +159,7 @@ impl Running {
             target: self.name.clone(),
             offered: 0,
             answered: 0,
+            accepted: 0,
             let_through: 0,
             lost: 0,
             recv_calls: 0,
@@ -178,6 +177,8 @@ impl Running {
             let counts = account.get("totals").unwrap_or(&account);
             let number = |key: &str| counts[key].as_u64().unwrap_or(0);
             trial.answered += number("packets");
+            trial.accepted +=
+                counts.get("accepted").and_then(Value::as_u64).unwrap_or(number("packets"));
             trial.recv_calls += number("recv_calls");
             trial.send_calls += number("send_calls");
             trial.cpu_us += account["cpu_us"].as_f64().unwrap_or(0.0);

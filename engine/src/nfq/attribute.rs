@@ -77,10 +77,12 @@ pub(super) const fn align(length: usize) -> usize {
 #[inline]
 pub(super) fn attribute_header(header: [u8; ATTRIBUTE_HEADER]) -> (usize, u16) {
     let word = u32::from_ne_bytes(header);
-    let (length, kind) = match cfg!(target_endian = "little") {
-        true => (word & 0xffff, word >> 16),
-        false => (word >> 16, word & 0xffff),
+    let (length, kind) = if cfg!(target_endian = "little") {
+        (word & 0xffff, word >> 16)
+    } else {
+        (word >> 16, word & 0xffff)
     };
+    #[expect(clippy::cast_possible_truncation, reason = "both are halves of a 32-bit word")]
     (length as usize, kind as u16 & TYPE_MASK)
 }
 
@@ -153,7 +155,7 @@ impl<'a> MessageWriter<'a> {
 macro_rules! wire_constants {
     ($($(#[$doc:meta])* $name:ident: $width:ty = $value:expr;)*) => {$(
         $(#[$doc])*
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked below")]
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked below")]
         pub(super) const $name: $width = $value as $width;
         const _: () = assert!($name as i64 == $value as i64);
     )*};

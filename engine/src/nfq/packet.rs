@@ -194,7 +194,7 @@ impl<'a> PacketMessage<'a> {
     /// The id to answer.
     #[inline]
     pub fn id(&self) -> PacketId {
-        id_in(self.header)
+        id_in(*self.header)
     }
 
     /// The queue that it waits in.
@@ -342,7 +342,7 @@ fn number_in(value: &[u8]) -> Option<u32> {
 }
 
 #[inline]
-fn id_in(header: &[u8; PACKET_HDR_BYTES]) -> PacketId {
+fn id_in(header: [u8; PACKET_HDR_BYTES]) -> PacketId {
     PacketId(u32::from_be_bytes([header[0], header[1], header[2], header[3]]))
 }
 
@@ -359,14 +359,14 @@ fn broken_at(bytes: &[u8], at: usize, header: Option<&[u8; PACKET_HDR_BYTES]>) -
         }
         None => DecodeError::NoPacketHeader,
     };
-    Undecodable { error, id: header.map(id_in) }
+    Undecodable { error, id: header.copied().map(id_in) }
 }
 
 /// The tag is nested: its own attributes are checked with the rest.
 #[cold]
 fn check_vlan(value: &[u8], header: Option<&[u8; PACKET_HDR_BYTES]>) -> Result<(), Undecodable> {
     let checked = vlan_tag(value).map(|_| ());
-    checked.map_err(|error| Undecodable { error, id: header.map(id_in) })
+    checked.map_err(|error| Undecodable { error, id: header.copied().map(id_in) })
 }
 
 fn vlan_tag(value: &[u8]) -> Result<VlanTag, DecodeError> {
@@ -387,7 +387,7 @@ const KIND_COUNT: usize = CGROUP_CLASSID as usize + 1;
 /// The least length of each attribute: its header, and its kernel type where that has a fixed size.
 const LEAST_BYTES: [u8; KIND_COUNT] = {
     let mut least = [ATTRIBUTE_HEADER_BYTES; KIND_COUNT];
-    least[PACKET_HDR as usize] += PACKET_HDR_BYTES as u8;
+    least[PACKET_HDR as usize] += 7;
     least[TIMESTAMP as usize] += 16;
     least[HARDWARE_ADDRESS as usize] += 12;
     let numbers = [

@@ -79,7 +79,7 @@ fn every_attribute_is_read() {
         .attribute(8, &number(8))
         .attribute(9, &[0, 6, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8])
         .attribute(10, b"payload")
-        .attribute(11 | 0x8000, b"nested")
+        .attribute(0x800b, b"nested")
         .attribute(12, &number(12))
         .attribute(13, &number(1300))
         .attribute(14, &number(7))

@@ -101,7 +101,7 @@ impl ReceiveRing {
                 socket.as_raw_fd(),
                 self.headers.as_mut_ptr(),
                 batch,
-                flags.try_into().expect("receive flags fit"),
+                flags,
                 std::ptr::null_mut(),
             )
         };

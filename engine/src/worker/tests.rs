@@ -2,7 +2,7 @@
 //! Method: a simulated kernel at the `Port` seam plays a script of arrivals and faults, and applies verdicts as the
 //! real one does.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
 use crate::nfq::sample::Sample;
@@ -28,7 +28,7 @@ struct SimulatedKernel {
     stop_limit: Duration,
     batch: usize,
     next_id: u32,
-    waiting: BTreeMap<u32, ()>,
+    waiting: BTreeSet<u32>,
     verdicts: BTreeMap<u32, u32>,
     delivered: VecDeque<Vec<u8>>,
     received: Vec<Vec<u8>>,
@@ -45,7 +45,7 @@ impl SimulatedKernel {
             stop_limit: Duration::from_secs(60),
             batch: 64,
             next_id: 1,
-            waiting: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             verdicts: BTreeMap::new(),
             delivered: VecDeque::new(),
             received: Vec::new(),
@@ -59,7 +59,7 @@ impl SimulatedKernel {
     fn queue_packet(&mut self) -> Vec<u8> {
         let id = self.next_id;
         self.next_id += 1;
-        self.waiting.insert(id, ());
+        self.waiting.insert(id);
         Sample::packet(QUEUE, id, 1, &[0x45; 40])
     }
 
@@ -67,7 +67,7 @@ impl SimulatedKernel {
         let field = |at: usize| u32::from_be_bytes(message[at..at + 4].try_into().unwrap());
         let (code, id) = (field(24), field(28));
         let first = if kind == 3 { 0 } else { id };
-        let hit: Vec<u32> = self.waiting.range(first..=id).map(|(id, ())| *id).collect();
+        let hit: Vec<u32> = self.waiting.range(first..=id).copied().collect();
         if hit.is_empty() {
             self.delivered.push_back(Sample::error(libc::ENOENT, 0x0300 | u16::from(kind), id));
         }
@@ -133,7 +133,7 @@ struct Thirds {
 
 impl Inspector for Thirds {
     fn inspect(&mut self, packet: &mut Packet<'_>) -> Verdict {
-        if packet.id().0 % 3 == 0 { Verdict::DROP } else { Verdict::ACCEPT }
+        if packet.id().0.is_multiple_of(3) { Verdict::DROP } else { Verdict::ACCEPT }
     }
 
     fn batch_end(&mut self, _now: Timestamp) {
@@ -164,7 +164,7 @@ fn every_packet_gets_its_verdict_and_the_gate_is_shut() {
     result.unwrap();
     assert!(kernel.waiting.is_empty() && kernel.gate_shut);
     assert_eq!(kernel.verdicts.len(), 265);
-    assert!(kernel.verdicts.iter().all(|(id, code)| (*code == 0) == (id % 3 == 0)));
+    assert!(kernel.verdicts.iter().all(|(id, code)| (*code == 0) == id.is_multiple_of(3)));
     let counts = shared.counters.snapshot();
     assert_eq!((counts.packets, counts.accepted, counts.dropped), (265, 177, 88));
     assert_eq!(counts.bytes, 265 * 40);
@@ -208,7 +208,7 @@ fn broken_messages_are_counted_and_answered_where_they_have_an_id() {
     ];
     let (result, kernel, shared) = run(script, false, |kernel| {
         // The packet behind the broken message with an id is queued like any other.
-        kernel.waiting.insert(2, ());
+        kernel.waiting.insert(2);
     });
     result.unwrap();
     let counts = shared.counters.snapshot();
