@@ -4,6 +4,7 @@
 //! Invariant: traffic goes only where the command line says, in a bounded amount; every result is one JSON object
 //! on standard output.
 
+mod codec;
 mod receive;
 mod send;
 mod stamp;
@@ -36,6 +37,8 @@ enum Command {
     TcpReceive(tcp::TcpReceiveArgs),
     /// Run the engine and check, packet by packet, that each came in its sender's CPU's queue.
     VerifyFanout(verify_fanout::VerifyFanoutArgs),
+    /// Measure decoding and joining alone, without a kernel.
+    Codec(codec::CodecArgs),
     /// Compare `fanq run` with a plain NFQUEUE loop: CPU per packet, losses, delay at low load.
     Versus(versus::VersusArgs),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::TcpSend(args) => tcp::send(&args),
         Command::TcpReceive(args) => tcp::receive(&args),
         Command::VerifyFanout(args) => verify_fanout::run(&args),
+        Command::Codec(args) => codec::run(&args),
         Command::Versus(args) => versus::run(&args),
     };
     match result {

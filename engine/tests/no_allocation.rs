@@ -2,6 +2,8 @@
 //! kernel; its inspector reads an allocator that counts, before the first counted packet and after the last, while
 //! every other thread of the process only sends.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+
 use std::alloc::System;
 use std::net::UdpSocket;
 use std::process::Command;
