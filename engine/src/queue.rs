@@ -52,7 +52,13 @@ impl Queue {
         batch: usize,
     ) -> Result<Self, QueueError> {
         let failed = |call| move |source| QueueError::Socket { call, source };
-        let (mut socket, _port) = sys::open_netfilter().map_err(failed("opening the socket"))?;
+        let (mut socket, _port) = sys::open_netfilter().map_err(|source| {
+            // No netfilter sockets at all: nfnetlink itself is missing.
+            match source.raw_os_error() {
+                Some(libc::EPROTONOSUPPORT) => QueueError::NoKernelSupport { queue: number },
+                _ => failed("opening the socket")(source),
+            }
+        })?;
         let receive_buffer = sys::set_receive_buffer(&socket, config.rcvbuf)
             .map_err(failed("setting the receive buffer"))?;
         let request = QueueRequest::bind(number, config.copy_range, config.maxlen, config.flags);

@@ -8,6 +8,7 @@
 #   bypass    with no engine all is delivered (and without the flag nothing is)
 #   single    `queue to 3` gives everything to queue 3
 #   hashed    `queue to 0-3` loses nothing; one pair of hosts lands in one queue
+#   no kernel support is named, with the remedy, and ends with status 1
 #   removal   nothing of a rule or a queue stays behind
 # Does not: measure anything, test overload or loss, or use more than one pair of hosts.
 #
@@ -20,6 +21,7 @@ main() {
     check machine "kernel $(uname -r), $(nproc) CPUs, up $(cut -d ' ' -f 1 /proc/uptime) s" \
         [ "$(nproc)" = 4 ]
     check modules "not loaded:${1:- none}" [ -z "$1" ]
+    check_no_support
     lay_out
     check_fanout
     check_bypass
@@ -27,6 +29,11 @@ main() {
     check_hashed
     check_kernel_log
     echo "VM-RESULT $passed passed, $failed failed"
+}
+
+check_no_support() {
+    value=$(cat /tmp/no-support)
+    check no-support "$value" [ "${value#*no nfnetlink_queue*exit 1}" = "" ]
 }
 
 check_fanout() {
