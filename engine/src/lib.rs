@@ -30,6 +30,7 @@
 //!
 //! The library installs no rules, prints nothing and reads no configuration files: that is the `fanq` program.
 
+mod builder;
 mod config;
 mod cpus;
 mod engine;
@@ -45,6 +46,7 @@ mod sys;
 mod verdicts;
 mod worker;
 
+pub use builder::EngineBuilder;
 pub use config::{ConfigError, EngineConfig, MIB, QueueConfig, Wait};
 pub use cpus::{CpuId, CpuList, CpuListError};
 pub use engine::{Engine, Event, Interrupter, Stopped};
@@ -54,7 +56,7 @@ pub use nfq::CopyRange;
 pub use placement::{Assignment, Placement, PlacementError, PlacementWarning, Plan};
 pub use queue::QueueError;
 pub use queue_range::{QueueRange, QueueRangeError};
-pub use start::{EngineBuilder, StartError, StartWarning};
+pub use start::{StartError, StartWarning};
 pub use stats::{BATCH_SIZE_CLASSES, Counts, EngineStats, QueueStats};
 pub use sys::{CpuTime, Timestamp, allowed_cpus, cpu_time, current_cpu, pin_to};
 pub use verdicts::{Coalescer, Verdict};
