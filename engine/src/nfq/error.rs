@@ -1,6 +1,6 @@
 //! What can be wrong with a message from the kernel: small `Copy` values, since the hot path only counts them.
 
-use super::packet::PacketId;
+use super::fields::PacketId;
 
 /// Why a message could not be decoded. Offsets count bytes from the start of the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -19,6 +19,7 @@
 mod attribute;
 mod config;
 mod error;
+mod fields;
 mod message;
 mod packet;
 mod verdict;
@@ -32,6 +33,7 @@ mod tests;
 
 pub use config::{ConfigFlags, CopyRange, QueueRequest};
 pub use error::{DecodeError, Undecodable};
+pub use fields::{Hook, KernelTime, PacketId, SkbInfo, VlanTag};
 pub use message::{KernelReply, Message, Request, decode, wake_request};
-pub use packet::{Hook, KernelTime, PacketId, PacketMessage, SkbInfo, VlanTag};
+pub use packet::PacketMessage;
 pub use verdict::{VERDICT_BYTES_MAX, VerdictCode, VerdictMessage};

@@ -1,0 +1,94 @@
+//! What a worker shares with the rest of the engine: its counters and its orders; and how it can end.
+//!
+//! Invariant: the counters are written by the worker alone while its thread lives, the order by anyone.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+
+use crate::nfq::PacketId;
+use crate::stats::WorkerCounters;
+use crate::sys::Timestamp;
+
+/// What other threads share with a worker: its counters, which it writes, and its orders, which it reads.
+#[derive(Debug)]
+pub(crate) struct WorkerShared {
+    pub(crate) counters: CachePadded<WorkerCounters>,
+    /// Whether packets that do not fit pass unseen rather than being dropped.
+    fail_open: bool,
+    /// 0 while the worker is to run, else the time ([`Timestamp`]) by which it must have stopped.
+    stop_by: CachePadded<AtomicU64>,
+}
+
+impl WorkerShared {
+    pub(crate) fn new(fail_open: bool) -> Self {
+        Self { counters: CachePadded::default(), fail_open, stop_by: CachePadded::default() }
+    }
+
+    /// Counts ids that the kernel gave and that never came.
+    pub(super) fn count_gap(&self, missing: u32) {
+        self.counters.id_gaps.add(u64::from(missing));
+        if self.fail_open {
+            self.counters.uninspected.add(u64::from(missing));
+        }
+    }
+
+    /// Counts what got lost behind the last packet that came: `next_id` was awaited, `id_sequence` is the last
+    /// that the kernel gave. Only for a worker whose thread has ended, since it writes the worker's counters.
+    pub(crate) fn count_last_gap(&self, next_id: PacketId, id_sequence: u32) {
+        if let Some(missing) = PacketId(id_sequence).next().distance_from(next_id) {
+            self.count_gap(missing);
+        }
+    }
+
+    /// Orders the worker to stop within `limit`. It sees this after its current receive: wake it.
+    pub(crate) fn order_stop(&self, limit: Duration) {
+        let limit_ns = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        let stop_by = Timestamp::now().0.saturating_add(limit_ns).max(1);
+        // Release, with the Acquire in `stop_order`: the worker sees all that was written before the order.
+        self.stop_by.store(stop_by, Ordering::Release);
+    }
+
+    #[inline]
+    pub(super) fn stop_order(&self) -> Option<Timestamp> {
+        let stop_by = self.stop_by.load(Ordering::Acquire);
+        (stop_by != 0).then_some(Timestamp(stop_by))
+    }
+}
+
+/// Why a worker ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The socket broke.
+    #[error("queue {queue}: receiving: {source}")]
+    Receive {
+        /// The queue.
+        queue: u16,
+        /// The error.
+        source: io::Error,
+    },
+    /// Verdicts could not be sent.
+    #[error("queue {queue}: sending verdicts: {source}")]
+    Send {
+        /// The queue.
+        queue: u16,
+        /// The error.
+        source: io::Error,
+    },
+    /// The kernel refuses verdicts for want of the capability.
+    #[error(
+        "queue {queue}: the kernel refuses verdicts: CAP_NET_ADMIN is gone; a program that answers packets must keep it"
+    )]
+    CapabilityLost {
+        /// The queue.
+        queue: u16,
+    },
+    /// The inspector panicked.
+    #[error("queue {queue}: the inspector panicked")]
+    Panicked {
+        /// The queue.
+        queue: u16,
+    },
+}
