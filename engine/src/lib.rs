@@ -61,3 +61,8 @@ pub use stats::{BATCH_SIZE_CLASSES, Counts, EngineStats, QueueStats};
 pub use sys::{CpuTime, Timestamp, allowed_cpus, cpu_time, current_cpu, pin_to};
 pub use verdicts::{Coalescer, Verdict};
 pub use worker::WorkerError;
+
+/// The README's example must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -21,7 +21,8 @@ impl FromStr for Policy {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || format!("`{text}` is no policy: write accept, drop, or drop:<percent 0 to 100>");
+        let bad =
+            || format!("`{text}` is no policy: write accept, drop, or drop:<percent 0 to 100>");
         match text.split_once(':') {
             None if text == "accept" => Ok(Self::Accept),
             None if text == "drop" => Ok(Self::Drop),
@@ -82,7 +83,8 @@ mod tests {
         assert_eq!("drop".parse(), Ok(Policy::Drop));
         assert_eq!("drop:10".parse(), Ok(Policy::DropShare(0.1)));
         assert_eq!("drop:100%".parse(), Ok(Policy::DropShare(1.0)));
-        for text in ["", "Accept", "drop:", "drop:x", "drop:101", "drop:-1", "drop:nan", "accept:1"] {
+        for text in ["", "Accept", "drop:", "drop:x", "drop:101", "drop:-1", "drop:nan", "accept:1"]
+        {
             assert!(text.parse::<Policy>().is_err(), "{text:?} was taken");
         }
     }

@@ -111,8 +111,9 @@ impl RunOptions {
         set(&mut engine.queue.copy_range, settings.copy_range.map(|text| text.0.0));
         set(&mut engine.queue.maxlen, settings.queue_maxlen);
         if let Some(size) = settings.rcvbuf {
-            engine.queue.rcvbuf = u32::try_from(size.as_u64())
-                .map_err(|_| usage(format!("rcvbuf {size} is too large: a socket takes less than 1GiB")))?;
+            engine.queue.rcvbuf = u32::try_from(size.as_u64()).map_err(|_| {
+                usage(format!("rcvbuf {size} is too large: a socket takes less than 1GiB"))
+            })?;
         }
         set(&mut engine.queue.flags.fail_open, settings.fail_open);
         set(&mut engine.queue.flags.gso, settings.gso);

@@ -69,13 +69,14 @@ impl From<Option<KernelRow>> for KernelSummary {
 
 impl KernelSummary {
     fn of_all(stats: &EngineStats) -> Self {
-        stats.queues.iter().map(|queue| Self::from(queue.kernel)).fold(Self::default(), |sum, row| {
-            Self {
+        stats.queues.iter().map(|queue| Self::from(queue.kernel)).fold(
+            Self::default(),
+            |sum, row| Self {
                 queue_total: sum.queue_total + row.queue_total,
                 queue_dropped: sum.queue_dropped + row.queue_dropped,
                 user_dropped: sum.user_dropped + row.user_dropped,
-            }
-        })
+            },
+        )
     }
 }
 
@@ -128,15 +129,38 @@ fn queue_summary(queue: &QueueStats) -> QueueSummary {
 /// The account at exit.
 pub(crate) fn text(stats: &EngineStats) -> String {
     let mut table = table(&[
-        "queue", "cpu", "packets", "bytes", "accepted", "dropped", "recv", "send", "per recv", "queue full",
-        "socket full", "uninspected", "errors",
+        "queue",
+        "cpu",
+        "packets",
+        "bytes",
+        "accepted",
+        "dropped",
+        "recv",
+        "send",
+        "per recv",
+        "queue full",
+        "socket full",
+        "uninspected",
+        "errors",
     ]);
     let mut row = |name: String, cpu: String, counts: &Counts, kernel: KernelSummary| {
-        let numbers = [counts.packets, counts.bytes, counts.accepted, counts.dropped, counts.recv_calls, counts.send_calls];
+        let numbers = [
+            counts.packets,
+            counts.bytes,
+            counts.accepted,
+            counts.dropped,
+            counts.recv_calls,
+            counts.send_calls,
+        ];
         let mut cells = vec![name, cpu];
         cells.extend(numbers.map(|number| number.to_string()));
         cells.push(per_call(counts));
-        let losses = [kernel.queue_dropped, counts.id_gaps - counts.uninspected, counts.uninspected, counts.verdict_errors];
+        let losses = [
+            kernel.queue_dropped,
+            counts.id_gaps - counts.uninspected,
+            counts.uninspected,
+            counts.verdict_errors,
+        ];
         cells.extend(losses.map(|number| number.to_string()));
         table.add_row(cells);
     };
@@ -159,7 +183,16 @@ pub(crate) fn text(stats: &EngineStats) -> String {
 
 /// What has happened between two readings, `every` apart.
 pub(crate) fn progress(earlier: &EngineStats, now: &EngineStats, every: Duration) -> String {
-    let mut table = table(&["queue", "cpu", "packets/s", "Mbit/s", "waiting", "per recv", "queue full", "socket full"]);
+    let mut table = table(&[
+        "queue",
+        "cpu",
+        "packets/s",
+        "Mbit/s",
+        "waiting",
+        "per recv",
+        "queue full",
+        "socket full",
+    ]);
     for (before, after) in earlier.queues.iter().zip(&now.queues) {
         let rate = |count: fn(&Counts) -> u64| {
             #[expect(clippy::cast_precision_loss, reason = "shown with few digits")]

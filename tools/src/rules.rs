@@ -1,4 +1,0 @@
-//! x
-#[derive(Debug, clap::Args)]
-pub(crate) struct RulesArgs {}
-pub(crate) fn run(_a: &RulesArgs) -> anyhow::Result<()> { Ok(()) }

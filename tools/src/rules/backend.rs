@@ -1,0 +1,100 @@
+//! Which backend applies the rule: the kernel is asked, and what it says against one is kept.
+//!
+//! Invariant: asking changes nothing and empties no queue, and a refusal comes with what to do
+//! about it.
+
+use std::fmt;
+
+use anyhow::anyhow;
+use clap::ValueEnum;
+
+use super::command::Refusal;
+use super::iptables::{Flavour, Refused};
+use super::nft;
+use super::spec::RuleSpec;
+
+/// What `--backend` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Backend {
+    Auto,
+    Nft,
+    Iptables,
+}
+
+/// What `--backend auto` comes to.
+pub(super) enum Choice {
+    Nft,
+    /// With what nft said.
+    Iptables(Flavour, Refusal),
+}
+
+/// Takes the first that accepts the rule, nft before iptables.
+pub(super) fn choose(spec: &RuleSpec) -> Result<Choice, Neither> {
+    let nft = match nft::probe(spec) {
+        Ok(()) => return Ok(Choice::Nft),
+        Err(refusal) => refusal,
+    };
+    match Flavour::choose(spec) {
+        Ok(flavour) => Ok(Choice::Iptables(flavour, nft)),
+        Err(iptables) => Err(Neither { nft, iptables }),
+    }
+}
+
+/// Both backends refuse.
+#[derive(Debug)]
+pub(super) struct Neither {
+    pub(super) nft: Refusal,
+    pub(super) iptables: Refused,
+}
+
+impl fmt::Display for Neither {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { nft, iptables } = self;
+        let (for_nft, for_iptables) = (nft_remedy(nft), iptables_remedy(&iptables.refusal));
+        writeln!(f, "neither nft nor iptables takes the queue rule here, nothing has changed")?;
+        writeln!(f, "  nft: {nft}. {for_nft}")?;
+        write!(f, "  iptables: {iptables}. {for_iptables}")
+    }
+}
+
+impl std::error::Error for Neither {}
+
+/// For `--backend nft`.
+pub(super) fn ask_nft(spec: &RuleSpec) -> anyhow::Result<()> {
+    nft::probe(spec).map_err(|refusal| {
+        let remedy = nft_remedy(&refusal);
+        anyhow!("nft does not take the queue rule here: {refusal}. {remedy}")
+    })
+}
+
+/// For `--backend iptables`.
+pub(super) fn ask_iptables(spec: &RuleSpec) -> anyhow::Result<Flavour> {
+    Flavour::choose(spec).map_err(|refused| {
+        // If the rule is taken without the raw match, nothing is wrong with the machine.
+        let remedy = match &spec.matches.raw {
+            Some(raw) if Flavour::choose(&spec.without_raw()).is_ok() => {
+                format!("It takes the rule without --match, so mend `{}`", raw.as_str())
+            }
+            _ => iptables_remedy(&refused.refusal).to_owned(),
+        };
+        anyhow!("iptables does not take the queue rule here: {refused}. {remedy}")
+    })
+}
+
+fn nft_remedy(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::Missing { .. } => "Install it: apt-get install nftables",
+        refusal if refusal.is_permission() => RUN_AS_ROOT,
+        _ => "It takes a kernel with CONFIG_NFT_QUEUE (modprobe nft_queue)",
+    }
+}
+
+fn iptables_remedy(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::Missing { .. } => "Install it: apt-get install iptables",
+        refusal if refusal.is_permission() => RUN_AS_ROOT,
+        _ => "It takes a kernel with CONFIG_NETFILTER_XT_TARGET_NFQUEUE (modprobe xt_NFQUEUE)",
+    }
+}
+
+const RUN_AS_ROOT: &str = "It takes CAP_NET_ADMIN: run this as root";
