@@ -35,7 +35,8 @@ use crate::worker::{Worker, WorkerError, WorkerShared};
 #[derive(Debug)]
 pub struct Engine {
     workers: Vec<WorkerHandle>,
-    table: KernelTable,
+    /// The kernel's own view; missing where the file may not be read, as in other users' namespaces.
+    table: Option<KernelTable>,
     warnings: Vec<StartWarning>,
     poll: Poll,
     waker: Arc<mio::Waker>,
@@ -124,15 +125,20 @@ impl Engine {
             queues.push(Queue::open(queue, &config.queue, config.batch)?);
         }
         // After the first bind: on a kernel that loads nfnetlink_queue on demand the file appears only then.
-        let table =
-            KernelTable::open().map_err(io_failed("opening the kernel's table of queues"))?;
+        let table = KernelTable::open();
 
         let mut warnings: Vec<_> = plan.warnings.into_iter().map(StartWarning::Placement).collect();
         warnings.extend(small_buffer_warning(config.queue.rcvbuf, &queues));
+        warnings.extend(
+            table
+                .as_ref()
+                .err()
+                .map(|error| StartWarning::NoKernelTable { reason: error.to_string() }),
+        );
         warnings.extend((!prioritised).then_some(StartWarning::NoPriority { nice: config.nice }));
         let workers =
             seats.into_iter().zip(queues).map(|(seat, queue)| seat.serve(queue)).collect();
-        Ok(Self { workers, table, warnings, poll, waker })
+        Ok(Self { workers, table: table.ok(), warnings, poll, waker })
     }
 
     /// What the operator should know about this start.
@@ -168,7 +174,7 @@ impl Engine {
 
     /// Reads all counters, with the kernel's beside them.
     pub fn stats(&self) -> EngineStats {
-        let rows = self.table.rows().unwrap_or_default();
+        let rows = self.table.as_ref().and_then(|table| table.rows().ok()).unwrap_or_default();
         let queues = self.workers.iter().map(|worker| {
             let queue = worker.assignment.queue;
             worker.stats(rows.iter().find(|row| row.queue == queue).copied())
@@ -191,7 +197,7 @@ impl Engine {
         let mut stopped =
             Stopped { stats: EngineStats { queues: Vec::new() }, failures: Vec::new() };
         for worker in self.workers.drain(..) {
-            let (stats, result) = worker.join(&self.table);
+            let (stats, result) = worker.join(self.table.as_ref());
             stopped.stats.queues.push(stats);
             stopped.failures.extend(result.err());
         }
@@ -212,10 +218,10 @@ impl WorkerHandle {
     }
 
     /// Waits for the thread's end. The queue is given up only after the kernel's last word about it.
-    fn join(self, table: &KernelTable) -> (QueueStats, Result<(), WorkerError>) {
+    fn join(self, table: Option<&KernelTable>) -> (QueueStats, Result<(), WorkerError>) {
         let Assignment { queue, cpu, .. } = self.assignment;
         let end = self.thread.join();
-        let kernel = table.row(queue).ok().flatten();
+        let kernel = table.and_then(|table| table.row(queue).ok().flatten());
         let result = match end {
             Ok(Some(WorkerEnd { queue: bound, next_id, result })) => {
                 if let Some(row) = kernel {

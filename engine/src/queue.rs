@@ -190,6 +190,14 @@ pub enum QueueError {
         /// The queue.
         queue: u16,
     },
+    /// The kernel says no, and what would tell why cannot be read.
+    #[error(
+        "queue {queue}: not permitted; either another program has the queue (choose others with --queues) or CAP_NET_ADMIN is missing (run as root); /proc/net/netfilter/nfnetlink_queue, which would tell, cannot be read here"
+    )]
+    TakenOrNotPermitted {
+        /// The queue.
+        queue: u16,
+    },
     /// The kernel has no nfnetlink_queue.
     #[error(
         "queue {queue}: this kernel has no nfnetlink_queue; load it (modprobe nfnetlink_queue) or use a kernel built with CONFIG_NETFILTER_NETLINK_QUEUE"
@@ -226,14 +234,18 @@ impl QueueError {
     /// Tells the reasons for an errno apart. `EPERM` is both "not yours" and "not allowed"; the kernel's table
     /// knows which (`net/netfilter/nfnetlink_queue.c: nfqnl_recv_config`).
     fn refused(queue: u16, errno: i32, config: &QueueConfig) -> Self {
-        let row = || KernelTable::open().ok()?.row(queue).ok()?;
+        let no_table =
+            || KernelTable::open().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         match errno {
-            libc::EPERM | libc::EBUSY => match row() {
-                Some(row) => Self::Taken { queue, owner: PortOwner::find(row.port_id) },
-                None => Self::NotPermitted { queue },
-            },
+            libc::EPERM | libc::EBUSY => {
+                match KernelTable::open().and_then(|table| table.row(queue)) {
+                    Ok(Some(row)) => Self::Taken { queue, owner: PortOwner::find(row.port_id) },
+                    Ok(None) => Self::NotPermitted { queue },
+                    Err(_) => Self::TakenOrNotPermitted { queue },
+                }
+            }
             // nfnetlink's answer for a subsystem that is not there (nfnetlink_rcv_msg).
-            libc::EINVAL if KernelTable::open().is_err() => Self::NoKernelSupport { queue },
+            libc::EINVAL if no_table() => Self::NoKernelSupport { queue },
             libc::EOPNOTSUPP => {
                 let flags = config.flags;
                 let names = [(flags.fail_open, "fail-open"), (flags.gso, "gso")];

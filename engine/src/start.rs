@@ -62,6 +62,11 @@ pub enum StartWarning {
         /// Whether `SO_RCVBUFFORCE` was refused.
         not_forced: bool,
     },
+    /// What the kernel counts cannot be seen.
+    NoKernelTable {
+        /// Why.
+        reason: String,
+    },
     /// The workers run at the priority that they were started with.
     NoPriority {
         /// The niceness that was asked for.
@@ -73,6 +78,10 @@ impl fmt::Display for StartWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Placement(warning) => warning.fmt(f),
+            Self::NoKernelTable { reason } => write!(
+                f,
+                "/proc/net/netfilter/nfnetlink_queue cannot be read ({reason}): packets that a full queue drops, and those lost behind the last one received, are not in the account; run as root to see them"
+            ),
             Self::NoPriority { nice } => write!(
                 f,
                 "the kernel refuses niceness {nice} to the workers (it needs CAP_SYS_NICE): under overload a queue may run full sooner; use --nice 0 to leave it at that"

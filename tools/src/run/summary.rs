@@ -47,7 +47,8 @@ struct CountSummary {
     verdict_errors_by_errno: std::collections::BTreeMap<i32, u64>,
     packets_by_hook: std::collections::BTreeMap<&'static str, u64>,
     batch_sizes: Vec<u64>,
-    kernel: KernelSummary,
+    /// Null where the kernel's table cannot be read.
+    kernel: Option<KernelSummary>,
 }
 
 #[derive(Debug, Default, Clone, Copy, Serialize)]
@@ -57,31 +58,27 @@ struct KernelSummary {
     user_dropped: u64,
 }
 
-impl From<Option<KernelRow>> for KernelSummary {
-    fn from(row: Option<KernelRow>) -> Self {
-        row.map_or_else(Self::default, |row| Self {
-            queue_total: row.queue_total,
-            queue_dropped: row.queue_dropped,
-            user_dropped: row.user_dropped,
-        })
+impl From<KernelRow> for KernelSummary {
+    fn from(row: KernelRow) -> Self {
+        let KernelRow { queue_total, queue_dropped, user_dropped, .. } = row;
+        Self { queue_total, queue_dropped, user_dropped }
     }
 }
 
 impl KernelSummary {
-    fn of_all(stats: &EngineStats) -> Self {
-        stats.queues.iter().map(|queue| Self::from(queue.kernel)).fold(
-            Self::default(),
-            |sum, row| Self {
-                queue_total: sum.queue_total + row.queue_total,
-                queue_dropped: sum.queue_dropped + row.queue_dropped,
-                user_dropped: sum.user_dropped + row.user_dropped,
-            },
-        )
+    /// The sums over all queues; nothing if no row could be read.
+    fn of_all(stats: &EngineStats) -> Option<Self> {
+        let rows = stats.queues.iter().filter_map(|queue| queue.kernel.map(Self::from));
+        rows.reduce(|sum, row| Self {
+            queue_total: sum.queue_total + row.queue_total,
+            queue_dropped: sum.queue_dropped + row.queue_dropped,
+            user_dropped: sum.user_dropped + row.user_dropped,
+        })
     }
 }
 
 impl CountSummary {
-    fn new(counts: &Counts, kernel: KernelSummary) -> Self {
+    fn new(counts: &Counts, kernel: Option<KernelSummary>) -> Self {
         let names = Hook::NAMES.into_iter().chain(["unknown"]);
         let by_hook = names.zip(counts.hooks).filter(|(_, packets)| *packets > 0);
         Self {
@@ -122,7 +119,7 @@ fn queue_summary(queue: &QueueStats) -> QueueSummary {
     QueueSummary {
         queue: queue.queue,
         cpu: queue.cpu.map(|cpu| cpu.0),
-        counts: CountSummary::new(&queue.counts, queue.kernel.into()),
+        counts: CountSummary::new(&queue.counts, queue.kernel.map(KernelSummary::from)),
     }
 }
 
@@ -143,7 +140,7 @@ pub(crate) fn text(stats: &EngineStats) -> String {
         "uninspected",
         "errors",
     ]);
-    let mut row = |name: String, cpu: String, counts: &Counts, kernel: KernelSummary| {
+    let mut row = |name: String, cpu: String, counts: &Counts, kernel: Option<KernelSummary>| {
         let numbers = [
             counts.packets,
             counts.bytes,
@@ -155,25 +152,29 @@ pub(crate) fn text(stats: &EngineStats) -> String {
         let mut cells = vec![name, cpu];
         cells.extend(numbers.map(|number| number.to_string()));
         cells.push(per_call(counts));
-        let losses = [
-            kernel.queue_dropped,
-            counts.id_gaps - counts.uninspected,
-            counts.uninspected,
-            counts.verdict_errors,
-        ];
+        cells.push(shown(kernel.map(|kernel| kernel.queue_dropped)));
+        let losses =
+            [counts.id_gaps - counts.uninspected, counts.uninspected, counts.verdict_errors];
         cells.extend(losses.map(|number| number.to_string()));
         table.add_row(cells);
     };
     for queue in &stats.queues {
-        row(queue.queue.to_string(), cpu_name(queue), &queue.counts, queue.kernel.into());
+        row(
+            queue.queue.to_string(),
+            cpu_name(queue),
+            &queue.counts,
+            queue.kernel.map(KernelSummary::from),
+        );
     }
     let (totals, kernel) = (stats.totals(), KernelSummary::of_all(stats));
     row("all".to_owned(), String::new(), &totals, kernel);
-    let lost = kernel.queue_dropped + totals.id_gaps - totals.uninspected;
+    let queue_full = kernel.map_or(0, |kernel| kernel.queue_dropped);
+    let at_least = if kernel.is_none() { "at least " } else { "" };
+    let lost = queue_full + totals.id_gaps - totals.uninspected;
     let mut out = format!("{table}\n");
     let _ = writeln!(
         out,
-        "{} packets answered, {} let through unseen, {} flushed, lost: {lost}",
+        "{} packets answered, {} let through unseen, {} flushed, lost: {at_least}{lost}",
         totals.accepted + totals.dropped + totals.repeated,
         totals.uninspected,
         totals.flushed,
@@ -199,19 +200,25 @@ pub(crate) fn progress(earlier: &EngineStats, now: &EngineStats, every: Duration
             let difference = (count(&after.counts) - count(&before.counts)) as f64;
             difference / every.as_secs_f64()
         };
-        let kernel = KernelSummary::from(after.kernel);
+        let kernel = after.kernel.map(KernelSummary::from);
+        let known = |number: fn(KernelSummary) -> u64| shown(kernel.map(number));
         table.add_row([
             after.queue.to_string(),
             cpu_name(after),
             format!("{:.0}", rate(|counts| counts.packets)),
             format!("{:.1}", rate(|counts| counts.bytes) * 8.0 / 1e6),
-            kernel.queue_total.to_string(),
+            known(|kernel| kernel.queue_total),
             per_call(&after.counts),
-            kernel.queue_dropped.to_string(),
+            known(|kernel| kernel.queue_dropped),
             after.counts.id_gaps.to_string(),
         ]);
     }
     format!("{table}\n")
+}
+
+/// A number that may be unknown.
+fn shown(number: Option<u64>) -> String {
+    number.map_or_else(|| "?".to_owned(), |number| number.to_string())
 }
 
 fn cpu_name(queue: &QueueStats) -> String {
@@ -233,4 +240,65 @@ fn table(header: &[&str]) -> Table {
         column.set_padding((0, 2));
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stats(kernel: bool) -> EngineStats {
+        let row = KernelRow {
+            queue: 3,
+            port_id: 1,
+            queue_total: 0,
+            queue_dropped: 4,
+            user_dropped: 2,
+            id_sequence: 12,
+        };
+        let counts =
+            Counts { packets: 10, accepted: 9, dropped: 1, id_gaps: 2, ..Counts::default() };
+        let queue = QueueStats { queue: 3, cpu: None, counts, kernel: kernel.then_some(row) };
+        EngineStats { queues: vec![queue] }
+    }
+
+    #[test]
+    fn the_text_adds_up_what_was_lost() {
+        assert!(
+            text(&stats(true))
+                .contains("10 packets answered, 0 let through unseen, 0 flushed, lost: 6")
+        );
+    }
+
+    #[test]
+    fn what_the_kernel_did_not_tell_is_not_taken_for_zero() {
+        let text = text(&stats(false));
+        assert!(text.contains("lost: at least 2") && text.contains('?'), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&json(&stats(false))).unwrap();
+        assert!(json["queues"][0]["kernel"].is_null() && json["totals"]["kernel"].is_null());
+    }
+
+    #[test]
+    fn the_json_has_the_documented_keys() {
+        let json: serde_json::Value = serde_json::from_str(&json(&stats(true))).unwrap();
+        assert_eq!(json["schema"], "fanq.run/1");
+        let queue = &json["queues"][0];
+        for key in [
+            "packets",
+            "bytes",
+            "accepted",
+            "dropped",
+            "recv_calls",
+            "send_calls",
+            "id_gaps",
+            "uninspected",
+            "verdict_errors",
+        ] {
+            assert!(queue[key].is_u64() && json["totals"][key].is_u64(), "{key}");
+        }
+        assert_eq!((&queue["queue"], &queue["cpu"]), (&3.into(), &serde_json::Value::Null));
+        for (key, value) in [("queue_total", 0), ("queue_dropped", 4), ("user_dropped", 2)] {
+            assert_eq!(queue["kernel"][key], value);
+        }
+        assert!(json["cpu_us"].is_u64());
+    }
 }
