@@ -37,6 +37,12 @@ pub(crate) struct VersusArgs {
     /// The fanq to measure [default: the one beside this program]
     #[arg(long, value_name = "PROGRAM")]
     fanq: Option<PathBuf>,
+    /// More options for `fanq run`, such as "--nice 0"
+    #[arg(long, default_value = "", allow_hyphen_values = true, value_name = "OPTIONS")]
+    fanq_options: String,
+    /// A command that starts the plain loop, such as "nice -n -5"
+    #[arg(long, default_value = "", value_name = "COMMAND")]
+    reference_prefix: String,
     /// Rounds
     #[arg(long, default_value_t = 7)]
     pairs: usize,
@@ -70,12 +76,14 @@ pub(crate) fn run(args: &VersusArgs) -> anyhow::Result<()> {
         None => std::env::current_exe()?.with_file_name("fanq"),
     };
     let lab = Lab::build(args.queues)?;
+    let ours = |policy| Target::fanq(&fanq, policy, &args.fanq_options);
+    let plain = |kind| Target::reference(&args.reference_prefix, &args.reference, kind);
     let targets = [
-        Target::fanq(&fanq, "accept"),
-        Target::reference(&args.reference, Kind::Batch),
-        Target::fanq(&fanq, "drop:10"),
-        Target::reference(&args.reference, Kind::Multi),
-        Target::reference(&args.reference, Kind::Single),
+        ours("accept"),
+        plain(Kind::Batch),
+        ours("drop:10"),
+        plain(Kind::Multi),
+        plain(Kind::Single),
     ];
     let trials = full_load(args, &lab, &targets)?;
     let latencies =

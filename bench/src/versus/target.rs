@@ -2,6 +2,7 @@
 //!
 //! Invariant: a target's processes end with its trial, also when the trial fails.
 
+use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -32,9 +33,9 @@ pub(crate) struct Target {
 #[derive(Debug)]
 enum How {
     /// One process for all queues.
-    Fanq { policy: String },
-    /// One process a queue.
-    Reference { mode: &'static str },
+    Fanq { policy: String, options: String },
+    /// One process a queue, started by a command before it.
+    Reference { prefix: String, mode: &'static str },
 }
 
 /// One target's run over one load.
@@ -62,18 +63,19 @@ impl Trial {
 }
 
 impl Target {
-    pub(crate) fn fanq(program: &Path, policy: &str) -> Self {
-        let (name, policy) = (format!("fanq {policy}"), policy.to_owned());
-        Self { name, program: program.to_owned(), how: How::Fanq { policy } }
+    pub(crate) fn fanq(program: &Path, policy: &str, options: &str) -> Self {
+        let how = How::Fanq { policy: policy.to_owned(), options: options.to_owned() };
+        Self { name: format!("fanq {policy}"), program: program.to_owned(), how }
     }
 
-    pub(crate) fn reference(program: &Path, kind: Kind) -> Self {
+    pub(crate) fn reference(prefix: &str, program: &Path, kind: Kind) -> Self {
         let mode = match kind {
             Kind::Batch => "batch",
             Kind::Multi => "multi",
             Kind::Single => "single",
         };
-        Self { name: mode.to_owned(), program: program.to_owned(), how: How::Reference { mode } }
+        let how = How::Reference { prefix: prefix.to_owned(), mode };
+        Self { name: mode.to_owned(), program: program.to_owned(), how }
     }
 
     /// Starts the target, sends the load through it, and takes its account.
@@ -97,27 +99,16 @@ impl Target {
     /// Starts the target and waits until all its queues are bound.
     pub(crate) fn start(&self, lab: &Lab) -> anyhow::Result<Running> {
         let last = lab.queues - 1;
-        let spawn = |args: Vec<String>| -> anyhow::Result<Child> {
-            Command::new(&self.program)
-                .args(args)
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .with_context(|| format!("starting {}", self.program.display()))
-        };
         let mut running = Running { name: self.name.clone(), children: Vec::new() };
         match &self.how {
-            How::Fanq { policy } => {
-                let options = format!(
-                    "run --queues 0-{last} --policy {policy} --queue-maxlen 65535 --summary json"
-                );
-                let args = options.split(' ').map(str::to_owned).collect();
-                running.children.push(spawn(args)?);
+            How::Fanq { policy, options } => {
+                let fixed = "--queue-maxlen 65535 --summary json";
+                let words = format!("run --queues 0-{last} --policy {policy} {fixed} {options}");
+                running.children.push(self.spawn("", &words)?);
             }
-            How::Reference { mode } => {
+            How::Reference { prefix, mode } => {
                 for queue in 0..lab.queues {
-                    let args = vec![queue.to_string(), (*mode).to_owned(), queue.to_string()];
-                    running.children.push(spawn(args)?);
+                    running.children.push(self.spawn(prefix, &format!("{queue} {mode} {queue}"))?);
                 }
             }
         }
@@ -129,6 +120,20 @@ impl Target {
             std::thread::sleep(POLL_EVERY);
         }
         Ok(running)
+    }
+
+    /// Starts the program with these arguments, by the command before it if there is one.
+    fn spawn(&self, prefix: &str, arguments: &str) -> anyhow::Result<Child> {
+        let before = prefix.split_ascii_whitespace().map(OsString::from);
+        let mut words = before.chain([self.program.clone().into_os_string()]);
+        let first = words.next().context("no program")?;
+        Command::new(first)
+            .args(words)
+            .args(arguments.split_ascii_whitespace())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("starting {}", self.program.display()))
     }
 }
 
