@@ -16,7 +16,7 @@
 # in target/vm/console.log.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-PATH=$PATH:/usr/sbin:/sbin
+. scripts/common.sh
 
 bin_dir=${FANQ_BIN_DIR:-target/release}
 timeout_s=${FANQ_VM_TIMEOUT_S:-240}
@@ -35,12 +35,8 @@ main() {
     for binary in fanq fanq-bench; do
         [[ -x $bin_dir/$binary ]] || fail "no $bin_dir/$binary: run 'cargo build --release' first"
     done
-    need qemu-system-x86_64 qemu-system-x86
-    need busybox busybox-static
-    need cpio cpio
-    need nft nftables
-    need ip iproute2
-    need depmod kmod
+    need qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:cpio nft:nftables ip:iproute2 \
+        depmod:kmod || skip "$why"
 
     mkdir -p "$out"
     scratch=$(mktemp -d "$PWD/$out/scratch.XXXXXX")
@@ -52,32 +48,6 @@ main() {
     pack_initramfs
     boot
     judge
-}
-
-say() { printf 'vm: %s\n' "$*"; }
-
-fail() {
-    printf 'FAILED vm: %s\n' "$*" >&2
-    exit 1
-}
-
-# What cannot run here is skipped by name; in CI nothing may be skipped.
-skip() {
-    [[ -z ${CI:-} ]] || fail "$* (CI is set, so this may not be skipped)"
-    printf 'SKIPPED vm: %s\n' "$*"
-    exit 0
-}
-
-# need COMMAND PACKAGE: installs the package when the command is missing.
-need() {
-    command -v "$1" >/dev/null && return
-    command -v apt-get >/dev/null || skip "$1 is missing and there is no apt-get to install $2"
-    ((EUID == 0)) || skip "$1 is missing and only root can install $2"
-    say "installing $2, for $1"
-    local install=(apt-get install -qq --yes --no-install-recommends "$2")
-    export DEBIAN_FRONTEND=noninteractive
-    "${install[@]}" >/dev/null 2>&1 || { apt-get update -qq && "${install[@]}" >/dev/null; } ||
-        skip "apt-get could not install $2"
 }
 
 clean_up() {
@@ -137,8 +107,8 @@ pick_modules() {
     while read -r path; do
         module=$(basename "$path")
         case $module in
-        *.xz) need xz xz-utils && xz -dc "$path" ;;
-        *.zst) need zstd zstd && zstd -dcq "$path" ;;
+        *.xz) need xz:xz-utils || skip "$why"; xz -dc "$path" ;;
+        *.zst) need zstd:zstd || skip "$why"; zstd -dcq "$path" ;;
         *) cat "$path" ;;
         esac >"$to/$number-${module%%.*}.ko"
         number=$((number + 1))

@@ -1,0 +1,173 @@
+#!/usr/bin/env bash
+# test.sh: every check of this repository, for people and for CI alike.
+#
+# Role: runs the parts below one after the other, the cheap ones first, each within a bound of time, goes
+# on after a failure, and installs what a part is missing (Rust components, Debian packages), saying so.
+# A part which this machine cannot run says SKIPPED and why; where CI is set, that is a failure.
+# Does not: know what is tested. That stands in the tests, in scripts/tidy.py and scripts/vm/guest.sh.
+#
+# Usage: scripts/test.sh [PART]   all parts, or one of:
+#   tidy     structure and habits (scripts/tidy.py), scripts (shellcheck, where it can be had)
+#   fmt      rustfmt
+#   clippy   every target and feature, warnings are errors
+#   doc      rustdoc, warnings are errors
+#   unit     unit, property and documentation tests; no rights needed
+#   netns    the tests in tests/ folders: real queues, in network namespaces of their own
+#   demo     scripts/demo.sh, as root and without: both must end in `lost: 0`
+#   vm       scripts/vm.sh: the real nft rule on four CPUs
+#   CI=1     nothing may be skipped
+# The last line is `N passed, N failed, N skipped`, of parts; the exit status is 1 if any failed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/common.sh
+
+parts=(tidy fmt clippy doc unit netns demo vm)
+part_seconds_max=600
+running=
+
+main() {
+    [[ ${1:-} != --only ]] || { only "$2"; return; } # from `judge`
+    (($# < 2)) || usage
+    [[ -z ${1:-} || " ${parts[*]} " == *" $1 "* ]] || usage
+    command -v cargo >/dev/null || fail "cargo is missing: install Rust (https://rustup.rs)"
+    command -v cc >/dev/null || need cc:gcc cc:libc6-dev || fail "$why"
+    trap 'stop 130' INT
+    trap 'stop 143' TERM HUP
+
+    local part passed=0 failed=0 skipped_count=0 lines=()
+    for part in "${1:-${parts[@]}}"; do
+        judge "$part"
+    done
+    title summary
+    printf '%s\n' "${lines[@]}"
+    echo "$passed passed, $failed failed, $skipped_count skipped"
+    ((failed == 0))
+}
+
+usage() {
+    sed -n 's/^# \(Usage: .*\)/\1/p; s/^#   \([a-z]* .*\)/  \1/p' "${BASH_SOURCE[0]}" >&2
+    exit 2
+}
+
+# judge PART: runs it, in a process group of its own which ends with it, and notes how it went.
+judge() {
+    local began=$SECONDS status=0 verdict
+    title "$1"
+    timeout --kill-after=10 "$part_seconds_max" bash scripts/test.sh --only "$1" </dev/null &
+    running=$!
+    wait "$running" || status=$?
+    running=
+    case $status in
+    0) verdict=passed passed=$((passed + 1)) ;;
+    "$skipped") verdict=SKIPPED skipped_count=$((skipped_count + 1)) ;;
+    124 | 137) verdict="FAILED (stopped at the bound of $part_seconds_max s)" failed=$((failed + 1)) ;;
+    *) verdict=FAILED failed=$((failed + 1)) ;;
+    esac
+    lines+=("$(printf '%-8s%5d s  %s' "$1" $((SECONDS - began)) "$verdict")")
+    echo "${lines[-1]}"
+}
+
+stop() { # STATUS
+    trap '' INT TERM HUP
+    [[ -z $running ]] || { kill -TERM "$running" && wait "$running"; } 2>/dev/null || true
+    exit "$1"
+}
+
+title() { printf '\n== %s ==\n' "$*"; }
+
+# --- the parts; a status of `skipped` comes from `skip` ---
+
+only() { # PART
+    name=$1 # in what is said from here on
+    "part_$1"
+}
+
+part_tidy() {
+    need python3:python3 git:git || skip "$why"
+    python3 scripts/tidy.py
+    # Not a part of the base system everywhere, and no reason to fail for.
+    if need shellcheck:shellcheck; then
+        shellcheck --external-sources scripts/*.sh .ci/run
+    else
+        say "scripts are not checked: $why"
+    fi
+}
+
+part_fmt() {
+    component fmt rustfmt
+    cargo fmt --check
+}
+
+part_clippy() {
+    component clippy clippy
+    cargo clippy --workspace --all-targets --all-features --locked -- --deny warnings
+}
+
+# One after the other, as the library and the program are both called fanq.
+part_doc() {
+    export RUSTDOCFLAGS='--deny warnings'
+    cargo doc --locked --no-deps --package fanq
+    cargo doc --locked --no-deps --package fanq-tools --package fanq-bench --bins --document-private-items
+}
+
+part_unit() {
+    cargo test --locked --workspace --lib --bins
+    cargo test --locked --workspace --doc
+}
+
+part_netns() {
+    need ip:iproute2 iptables:iptables nft:nftables unshare:util-linux || skip "$why"
+    can_enter_namespaces || skip "$why"
+    local test=(cargo test --locked --package fanq --package fanq-tools --features fanq/_privileged --test '*')
+    "${test[@]}" --no-run # out here, where the network may be needed
+    in_namespaces "${test[@]}" --no-fail-fast
+}
+
+part_demo() {
+    scratch=$(mktemp -d /tmp/fanq-demo.XXXXXX)
+    trap 'rm -rf "$scratch"' EXIT
+    if ((EUID == 0)); then
+        demo
+        demo_without_root
+    else
+        demo
+        skip "the half as root (that without root passed): you are not root"
+    fi
+}
+
+part_vm() {
+    cargo build --release --locked
+    scripts/vm.sh
+}
+
+# --- steps ---
+
+# component COMMAND COMPONENT: makes `cargo COMMAND` work.
+component() {
+    ! cargo "$1" --version >/dev/null 2>&1 || return 0
+    command -v rustup >/dev/null || skip "cargo $1 is missing, and there is no rustup to install $2 with"
+    say "installing the Rust component $2"
+    rustup component add "$2" || skip "rustup could not install $2"
+}
+
+# demo COMMAND...: runs the demo, by way of the command, and holds it to its last line.
+demo() {
+    "$@" scripts/demo.sh | tee "$scratch/transcript"
+    [[ $(tail -n 1 "$scratch/transcript") == 'lost: 0' ]] || fail "the demo did not end in \`lost: 0\`"
+}
+
+# As the user nobody, who may not be able to read this checkout: from a copy of what it takes.
+demo_without_root() {
+    mkdir "$scratch/bin"
+    cp -r scripts "$scratch/"
+    cp "${CARGO_TARGET_DIR:-target}"/release/{fanq,fanq-bench} "$scratch/bin/"
+    chmod -R a+rX "$scratch"
+    local nobody=(setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/ "FANQ_BIN_DIR=$scratch/bin")
+    # shellcheck disable=SC2016 # expanded by that bash
+    "${nobody[@]}" bash -c '. "$1"; can_enter_namespaces || { echo "$why"; false; }' \
+        bash "$scratch/scripts/common.sh" || skip "the half without root: see above"
+    cd "$scratch"
+    demo "${nobody[@]}"
+}
+
+main "$@"
