@@ -209,6 +209,19 @@ fn the_account_for_people_is_a_table_with_a_last_word_on_losses() {
     assert!(lines.last().is_some_and(|line| line.contains("lost: 0")), "{}", ended.stdout);
 }
 
+#[test]
+fn an_unprivileged_user_namespace_gets_a_smaller_buffer_and_is_told() {
+    let Some(space) = Space::of_a_user() else { return };
+    let mut fanq = space.start(&[], "--queues 6 --placement none --rcvbuf 512MiB --summary json");
+    fanq.await_ready();
+    let ended = fanq.stop("TERM");
+    for part in ["receive buffer is", "small packets", "net.core.rmem_max", "niceness -5"] {
+        assert!(ended.stderr.contains(part), "no {part:?} in {}", ended.stderr);
+    }
+    assert_eq!(ended.json()["queues"][0]["queue"], 6);
+    assert_eq!(space.bound(), NONE);
+}
+
 /// The keys that the documentation promises, each a count.
 fn assert_counts(counts: &Value) {
     for key in [
@@ -238,20 +251,30 @@ fn config_file(text: &str) -> tempfile::NamedTempFile {
 /// A network namespace, for as long as this lives.
 struct Space {
     holder: Child,
+    /// Whether it has a user namespace too, in which root is root of nothing else.
+    of_a_user: bool,
 }
 
 impl Space {
     /// None where the test is to be skipped.
     fn new() -> Option<Self> {
+        Self::unshared(&["--net", "--mount"], false)
+    }
+
+    fn of_a_user() -> Option<Self> {
+        Self::unshared(&["--user", "--map-root-user", "--net", "--mount"], true)
+    }
+
+    fn unshared(what: &[&str], of_a_user: bool) -> Option<Self> {
         let this_process = std::fs::metadata("/proc/self").expect("/proc is mounted");
         if this_process.uid() != 0 {
             skip("needs root");
             return None;
         }
         let mut command = Command::new("unshare");
-        command.args(["--net", "--mount", "sh", "-c", "echo entered; exec sleep 120"]);
+        command.args(what).args(["sh", "-c", "echo entered; exec sleep 120"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut space = Self { holder: command.spawn().expect("unshare runs") };
+        let mut space = Self { holder: command.spawn().expect("unshare runs"), of_a_user };
         let stdout = space.holder.stdout.take().expect("it is piped");
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).expect("the holder speaks");
@@ -266,6 +289,9 @@ impl Space {
     fn command(&self, words: &[&str]) -> Command {
         let space = format!("--net=/proc/{}/ns/net", self.holder.id());
         let mut command = Command::new("nsenter");
+        if self.of_a_user {
+            command.arg(format!("--user=/proc/{}/ns/user", self.holder.id()));
+        }
         command.arg(space).args(["setpriv", "--pdeathsig=KILL"]).args(words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
