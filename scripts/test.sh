@@ -35,7 +35,8 @@ main() {
     trap 'stop 143' TERM HUP
 
     local part passed=0 failed=0 skipped_count=0 lines=()
-    for part in "${1:-${parts[@]}}"; do
+    [[ -z ${1:-} ]] || parts=("$1")
+    for part in "${parts[@]}"; do
         judge "$part"
     done
     title summary

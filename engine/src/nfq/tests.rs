@@ -197,7 +197,10 @@ fn attributes() -> impl Strategy<Value = Vec<(u16, Vec<u8>)>> {
 
 proptest! {
     #[test]
-    fn agrees_with_the_naive_decoder(attributes in attributes(), damage in prop::option::of((0..200_usize, any::<u8>()))) {
+    fn agrees_with_the_naive_decoder(
+        attributes in attributes(),
+        damage in prop::option::of((0..200_usize, any::<u8>())),
+    ) {
         let mut sample = Sample::new(4);
         for (kind, value) in &attributes {
             sample = sample.attribute(*kind, value);
@@ -226,7 +229,11 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), length in 0..400_u32, packet in any::<bool>()) {
+    fn no_bytes_make_it_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        length in 0..400_u32,
+        packet in any::<bool>(),
+    ) {
         let mut bytes = bytes;
         if bytes.len() >= 6 {
             bytes[0..4].copy_from_slice(&length.to_ne_bytes());
@@ -254,7 +261,11 @@ proptest! {
         expected.extend([0; 6]);
         expected.extend(queue.to_be_bytes());
         expected.extend([12_u16.to_ne_bytes(), 2_u16.to_ne_bytes()].concat());
-        let kernel_code: u32 = match code { VerdictCode::Drop => 0, VerdictCode::Accept => 1, VerdictCode::Repeat => 4 };
+        let kernel_code: u32 = match code {
+            VerdictCode::Drop => 0,
+            VerdictCode::Accept => 1,
+            VerdictCode::Repeat => 4,
+        };
         expected.extend(kernel_code.to_be_bytes());
         expected.extend(id.to_be_bytes());
         if let Some(mark) = mark {

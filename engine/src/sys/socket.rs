@@ -9,7 +9,8 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 /// What the kernel granted for a receive buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ReceiveBuffer {
-    /// Bytes that the kernel charges packets against (`SO_RCVBUF` as read back: twice what was asked for, where all was granted).
+    /// Bytes that the kernel charges packets against: `SO_RCVBUF` as read back, twice what was asked for where all
+    /// was granted.
     pub bytes: u64,
     /// Whether `SO_RCVBUFFORCE` was allowed, and so `net.core.rmem_max` did not limit it.
     pub forced: bool,

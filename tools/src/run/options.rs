@@ -22,13 +22,13 @@ struct Settings {
     /// Queues to serve, one worker each: 0-3, 0:3 or 5 [default: one for each online CPU, from 0]
     #[arg(short, long, value_name = "RANGE")]
     queues: Option<Text<QueueRange>>,
-    /// Where workers run: same (the CPU that fills the queue), spare:<cpus>, or none [default: same]
+    /// Where workers run: same (the CPU that fills the queue), spare:CPUS, or none [default: same]
     #[arg(long, value_name = "WHERE")]
     placement: Option<Text<PlacementText>>,
     /// The most packets that one receive takes, 1 to 1024 [default: 64]
     #[arg(long, value_name = "PACKETS")]
     batch: Option<usize>,
-    /// How much of each packet is copied: full, <bytes> or meta [default: full]
+    /// How much of each packet is copied: full, BYTES or meta [default: full]
     #[arg(long, value_name = "RANGE")]
     copy_range: Option<Text<CopyRangeText>>,
     /// The most packets that wait in one queue, 1 to 65535 [default: 16384]
@@ -43,13 +43,13 @@ struct Settings {
     /// Take large segmented packets whole
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
     gso: Option<bool>,
-    /// What an idle worker does: block, or spin:<microseconds> before it blocks [default: block]
+    /// What an idle worker does: block, or spin:MICROSECONDS before it blocks [default: block]
     #[arg(long, value_name = "HOW")]
     wait: Option<Text<WaitText>>,
     /// Niceness of the workers, -20 to 19; below 0 they go before what fills their queues [default: -5]
     #[arg(long, value_name = "NICE", allow_negative_numbers = true)]
     nice: Option<i8>,
-    /// What happens to packets: accept, drop, or drop:<percent> [default: accept]
+    /// What happens to packets: accept, drop, or drop:PERCENT [default: accept]
     #[arg(long, value_name = "POLICY")]
     policy: Option<Text<Policy>>,
     /// Print a table to standard error every so many seconds [default: never]
