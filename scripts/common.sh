@@ -83,10 +83,12 @@ kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns
 
 # Replaces this shell, which some other shell started and which must end with it: hence the two signals,
 # one from shell to unshare, one from unshare to the first process inside, which takes all others along.
+# The user namespace comes first, by itself: the kernel gives /proc/net/netfilter/nfnetlink_queue to the
+# root of the network namespace's owner, who has none before the users are mapped.
 enter_namespaces() {
-    local as_user=()
-    ((EUID == 0)) || as_user=(--user --map-root-user)
+    local first=(setpriv --pdeathsig KILL)
+    ((EUID == 0)) || first+=(unshare --user --map-root-user)
     # shellcheck disable=SC2016 # expanded inside
-    exec setpriv --pdeathsig KILL unshare "${as_user[@]}" --net --mount --pid --mount-proc --fork --kill-child \
+    exec "${first[@]}" unshare --net --mount --pid --mount-proc --fork --kill-child \
         bash -c 'mount -t tmpfs tmpfs /run && ip link set lo up && exec "$@"' bash "$@"
 }

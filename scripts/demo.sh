@@ -75,7 +75,7 @@ inside() {
     declare -gA pids=() # of what `start` started,
     declare -gA voices=() # and of what shows its words
     plan
-    title "CPUs $online, queues $queues: the kernel spreads packets by CPU, fanq serves each queue on its CPU"
+    title "CPUs $online, queues $queues: the kernel spreads packets by CPU, a worker serves each queue"
     explain_user
     lay_out
     title "The rule, and the engine"

@@ -84,14 +84,16 @@ only() { # PART
 }
 
 part_tidy() {
+    local status=0
     need python3:python3 git:git || skip "$why"
-    python3 scripts/tidy.py
-    # Not a part of the base system everywhere, and no reason to fail for.
+    python3 scripts/tidy.py || status=1
+    # It judges scripts; that it cannot be had is no reason to leave the rest unchecked.
     if need shellcheck:shellcheck; then
-        shellcheck --external-sources scripts/*.sh .ci/run
+        shellcheck --external-sources scripts/*.sh .ci/run || status=1
     else
         say "scripts are not checked: $why"
     fi
+    return "$status"
 }
 
 part_fmt() {

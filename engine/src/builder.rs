@@ -91,8 +91,8 @@ impl EngineBuilder {
     }
 
     /// The workers' niceness, -20 to 19; the default, -5, lets a worker go before what fills its queue on the same
-    /// CPU: a queue that is behind must be emptied faster than it is filled, or it grows out of the cache and then
-    /// out of its bounds. 0 leaves it to the scheduler.
+    /// CPU: a queue that is behind must be emptied faster than it is filled, or it grows out of its bounds. 0 leaves
+    /// it to the scheduler.
     #[must_use]
     pub fn nice(mut self, nice: i8) -> Self {
         self.config.nice = nice;
