@@ -291,6 +291,8 @@ impl Space {
         let mut command = Command::new("nsenter");
         if self.of_a_user {
             command.arg(format!("--user=/proc/{}/ns/user", self.holder.id()));
+            // Whoever started the holder looks like root in there already.
+            command.arg("--preserve-credentials");
         }
         command.arg(space).args(["setpriv", "--pdeathsig=KILL"]).args(words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
