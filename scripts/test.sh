@@ -50,11 +50,11 @@ usage() {
     exit 2
 }
 
-# judge PART: runs it, in a process group of its own which ends with it, and notes how it went.
+# judge PART: runs it, in a process group of its own which ends with this script, and notes how it went.
 judge() {
     local began=$SECONDS status=0 verdict
     title "$1"
-    timeout --kill-after=10 "$part_seconds_max" bash scripts/test.sh --only "$1" </dev/null &
+    setpriv --pdeathsig TERM timeout --kill-after=10 "$part_seconds_max" bash scripts/test.sh --only "$1" </dev/null &
     running=$!
     wait "$running" || status=$?
     running=
@@ -121,7 +121,7 @@ part_unit() {
 part_netns() {
     need ip:iproute2 iptables:iptables nft:nftables unshare:util-linux || skip "$why"
     can_enter_namespaces || skip "$why"
-    local test=(cargo test --locked --package fanq --package fanq-tools --features fanq/_privileged --test '*')
+    local test=(cargo test --locked --workspace --features fanq/_privileged --test '*')
     "${test[@]}" --no-run # out here, where the network may be needed
     in_namespaces "${test[@]}" --no-fail-fast
 }

@@ -218,8 +218,12 @@ fn an_unprivileged_user_namespace_gets_a_smaller_buffer_and_is_told() {
     for part in ["receive buffer is", "small packets", "net.core.rmem_max", "niceness -5"] {
         assert!(ended.stderr.contains(part), "no {part:?} in {}", ended.stderr);
     }
-    assert_eq!(ended.json()["queues"][0]["queue"], 6);
-    assert_eq!(space.bound(), NONE);
+    let queue = &ended.json()["queues"][0];
+    assert_eq!(queue["queue"], 6);
+    // A network namespace that is made together with its user namespace keeps the table from all
+    // but the machine's root: then there are no numbers, and that is said.
+    let unread = ended.stderr.contains("/proc/net/netfilter/nfnetlink_queue cannot be read");
+    assert_eq!(queue["kernel"].is_null(), unread, "{queue}, {}", ended.stderr);
 }
 
 /// The keys that the documentation promises, each a count.
