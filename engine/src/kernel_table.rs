@@ -19,6 +19,11 @@ pub struct KernelRow {
     pub port_id: u32,
     /// Packets that wait in it now.
     pub queue_total: u64,
+    /// How much of a packet is sent: 0 while the queue is bound and not configured (its packets are dropped), 1 for
+    /// everything but the payload, 2 for the payload too.
+    pub copy_mode: u8,
+    /// Most bytes of a payload.
+    pub copy_range: u32,
     /// Packets that it had no room for.
     pub queue_dropped: u64,
     /// Packets that the socket's buffer had no room for.
@@ -35,10 +40,20 @@ impl KernelRow {
         let queue = u16::try_from(next()?).ok()?;
         let port_id = u32::try_from(next()?).ok()?;
         let queue_total = next()?;
-        let (_copy_mode, _copy_range) = (next()?, next()?);
+        let copy_mode = u8::try_from(next()?).ok()?;
+        let copy_range = u32::try_from(next()?).ok()?;
         let (queue_dropped, user_dropped) = (next()?, next()?);
         let id_sequence = u32::try_from(next()?).ok()?;
-        Some(Self { queue, port_id, queue_total, queue_dropped, user_dropped, id_sequence })
+        Some(Self {
+            queue,
+            port_id,
+            queue_total,
+            copy_mode,
+            copy_range,
+            queue_dropped,
+            user_dropped,
+            id_sequence,
+        })
     }
 }
 
@@ -151,6 +166,8 @@ mod tests {
             queue: 1,
             port_id: 3302,
             queue_total: 5,
+            copy_mode: 2,
+            copy_range: 65_531,
             queue_dropped: 121_120,
             user_dropped: 7,
             id_sequence: 378_880,

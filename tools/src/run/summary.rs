@@ -251,6 +251,8 @@ mod tests {
             queue: 3,
             port_id: 1,
             queue_total: 0,
+            copy_mode: 2,
+            copy_range: 65_531,
             queue_dropped: 4,
             user_dropped: 2,
             id_sequence: 12,
