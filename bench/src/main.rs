@@ -6,8 +6,11 @@
 
 mod codec;
 mod receive;
+mod result;
+mod search;
 mod send;
 mod stamp;
+mod statistics;
 mod tcp;
 mod verify_fanout;
 mod versus;
@@ -44,22 +47,32 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Send(args) => send::run(&args),
-        Command::Receive(args) => receive::run(&args),
-        Command::TcpSend(args) => tcp::send(&args),
-        Command::TcpReceive(args) => tcp::receive(&args),
-        Command::VerifyFanout(args) => verify_fanout::run(&args),
-        Command::Codec(args) => codec::run(&args),
-        Command::Versus(args) => versus::run(&args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("fanq-bench: {error:#}");
-            ExitCode::FAILURE
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(asked) => {
+            // Where even this cannot be printed, nobody is left to say it to.
+            let _ = asked.print();
+            // Not clap's 2, which `compare` means something by.
+            return if asked.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
+    };
+    run(command).unwrap_or_else(|error| {
+        eprintln!("fanq-bench: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Send(args) => send::run(&args)?,
+        Command::Receive(args) => receive::run(&args)?,
+        Command::TcpSend(args) => tcp::send(&args)?,
+        Command::TcpReceive(args) => tcp::receive(&args)?,
+        Command::VerifyFanout(args) => verify_fanout::run(&args)?,
+        Command::Codec(args) => codec::run(&args)?,
+        Command::Versus(args) => versus::run(&args)?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints a result as one line of JSON.
