@@ -5,6 +5,7 @@
 //! on standard output.
 
 mod codec;
+mod lab;
 mod receive;
 mod result;
 mod search;
@@ -44,6 +45,8 @@ enum Command {
     Codec(codec::CodecArgs),
     /// Compare `fanq run` with a plain NFQUEUE loop: CPU per packet, losses, delay at low load.
     Versus(versus::VersusArgs),
+    /// Make, enter and end network namespaces to measure in.
+    Lab(lab::LabArgs),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +74,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::VerifyFanout(args) => verify_fanout::run(&args)?,
         Command::Codec(args) => codec::run(&args)?,
         Command::Versus(args) => versus::run(&args)?,
+        Command::Lab(args) => return lab::run(&args),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,139 @@
+//! Into a lab, for a command that measures: it starts itself again inside, once, and waits.
+//!
+//! Inside it is the first process of a process namespace of its own. The kernel ends all processes of such a
+//! namespace with the first, so what it started, and a private lab with it, is gone when it ends of whatever cause.
+//! In between stands `unshare --kill-child`, which ends it when the process outside ends.
+//!
+//! Invariant: the process outside does nothing but wait, pass signals on and hand the exit status through.
+
+use std::ffi::OsString;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{ExitCode, ExitStatus};
+use std::thread;
+
+use anyhow::Context;
+use clap::Args;
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::build;
+use super::inside::Lab;
+use super::programs::{cannot_start, command, ensure_in_other_namespaces, own_namespaces};
+use super::programs::{search_path, unshare_words};
+use super::shape::{LabName, Shape, ShapeOptions};
+use super::state::{self, Found};
+
+/// Options of every command that measures in a lab.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LabOptions {
+    #[command(flatten)]
+    pub(crate) shape: ShapeOptions,
+    /// The lab to run in, which `fanq-bench lab up` made [default: one of its own, gone at the end]
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with_all = ["hook", "topology", "pairs", "offloads"]
+    )]
+    pub(crate) lab: Option<LabName>,
+    /// Already inside; the value is where it was started
+    #[arg(long, hide = true, value_name = "NAMESPACES")]
+    pub(crate) inside: Option<String>,
+}
+
+/// On which side of the lab's door this process is.
+#[derive(Debug)]
+pub(crate) enum Entered {
+    /// The command ran inside, and ended so: there is nothing left to do.
+    Outside(ExitCode),
+    /// Go on and measure.
+    Inside(Lab),
+}
+
+/// Enters the lab that the options say. To be called from the main thread, before other threads are started, and
+/// before anything is opened or printed: the command line runs once more inside.
+pub(crate) fn enter(options: &LabOptions) -> anyhow::Result<Entered> {
+    let Some(outside) = &options.inside else {
+        return run_inside(options).map(Entered::Outside);
+    };
+    ensure_in_other_namespaces(outside)?;
+    let lab = match &options.lab {
+        Some(_) => build::find()?,
+        None => build::build(&Shape::on_this_machine(&options.shape)?)?,
+    };
+    lab.end_on_signal()?;
+    Ok(Entered::Inside(lab))
+}
+
+/// Runs this command line again inside.
+fn run_inside(options: &LabOptions) -> anyhow::Result<ExitCode> {
+    let mut words: Vec<OsString> = ["setpriv", "--pdeathsig", "KILL", "--"].map(Into::into).into();
+    let end_together = ["--pid", "--mount-proc", "--fork", "--kill-child"];
+    let mut mark = None;
+    if let Some(name) = &options.lab {
+        let state = match state::find(name)? {
+            Found::Up(state) => state,
+            found => return Err(found.not_up(name)),
+        };
+        words.extend(state.entry_words()?);
+        words.extend(["unshare", "--mount"].map(Into::into));
+        words.extend(end_together.map(Into::into));
+        words.push("--".into());
+        mark = Some(state.mark());
+    } else {
+        // Settled once more inside; here only for an early error.
+        Shape::on_this_machine(&options.shape)?;
+        words.extend(unshare_words(&[&["--net", "--mount"], &end_together[..]].concat())?);
+    }
+    words.extend(own_words(&own_namespaces()?)?);
+    let mut command = command(&words)?;
+    // Of its own process group, it hears of a signal once, from here, and not from the terminal too.
+    command.env("PATH", search_path()).process_group(0);
+    command.envs(mark.map(|mark| (state::MARK, mark)));
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT]).context("signals")?;
+    let mut child = command.spawn().map_err(|error| cannot_start(&command, &error))?;
+    let pid = Pid::from_child(&child);
+    thread::spawn(move || pass_on(&mut signals, pid));
+    let status = child.wait().context("waiting for the command inside the lab")?;
+    Ok(exit_code(status))
+}
+
+/// This program and its arguments, with the hidden option behind the subcommand.
+fn own_words(outside: &str) -> anyhow::Result<Vec<OsString>> {
+    let mut words = vec![std::env::current_exe().context("finding this program")?.into()];
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    let depth = if arguments.peek().is_some_and(|word| word == "lab") { 2 } else { 1 };
+    words.extend(arguments.by_ref().take(depth));
+    words.extend(["--inside".into(), outside.into()]);
+    words.extend(arguments);
+    Ok(words)
+}
+
+/// The first signal goes to the command inside, which may end in its own way; the second ends it.
+fn pass_on(signals: &mut Signals, unshare: Pid) {
+    let mut passed = false;
+    for signal in signals.forever() {
+        let inside = if passed { None } else { only_child(unshare) };
+        passed = true;
+        // What has ended already needs no signal.
+        let _ = match (inside, Signal::from_named_raw(signal)) {
+            (Some(inside), Some(signal)) => kill_process(inside, signal),
+            _ => kill_process(unshare, Signal::KILL),
+        };
+    }
+}
+
+/// The process whose parent that is (the fourth field of /proc/PID/stat).
+fn only_child(parent: Pid) -> Option<Pid> {
+    let wanted = parent.as_raw_nonzero().get();
+    state::processes().find(|pid| {
+        let parent = state::stat_field(pid.as_raw_nonzero().get(), 4);
+        parent.and_then(|field| field.parse().ok()) == Some(wanted)
+    })
+}
+
+/// As a shell says it: the status, or 128 and the number of the signal.
+pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| Some(128 + status.signal()?)).unwrap_or(1);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
