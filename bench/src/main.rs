@@ -6,16 +6,19 @@
 
 mod codec;
 mod lab;
+mod load;
+mod machine;
 mod receive;
 mod result;
 mod search;
 mod send;
+mod sink;
 mod stamp;
 mod statistics;
+mod sys;
 mod tcp;
 mod verify_fanout;
 mod versus;
-mod xdp;
 
 use std::process::ExitCode;
 

@@ -171,7 +171,7 @@ mod tests {
         let mut sink = Sink::new().unwrap();
         let mut payload = [0; 64];
         for (flow, sequence) in [(0, 0), (0, 2), (0, 1), (1, 0), (0, 2), (0, 70)] {
-            Stamp { flow, sequence, sent_ns: 1000, cpu: 0 }.write(&mut payload);
+            Stamp { flow, sequence, sent_ns: 1000, cpu: 0, sender: 0 }.write(&mut payload);
             sink.take(&payload, Timestamp(3000));
         }
         sink.take(b"something else", Timestamp(0));

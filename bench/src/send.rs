@@ -25,7 +25,7 @@ pub(crate) struct SendArgs {
     /// Packets per sender
     #[arg(long, default_value_t = 1000)]
     count: u64,
-    /// Payload bytes, 26 to 65507
+    /// Payload bytes, 28 to 65507
     #[arg(long, default_value_t = 64)]
     size: usize,
     /// Packets per second and sender; without it as fast as it goes
@@ -93,7 +93,7 @@ fn send_from(flow: u32, cpu: fanq::CpuId, args: &SendArgs) -> anyhow::Result<Sen
             sent.late_ns_max = sent.late_ns_max.max(Timestamp::now().0.saturating_sub(due.0));
         }
         let sent_ns = due.unwrap_or_else(Timestamp::now).0;
-        Stamp { flow, sequence, sent_ns, cpu: cpu.0 }.write(&mut payload);
+        Stamp { flow, sequence, sent_ns, cpu: cpu.0, sender: 0 }.write(&mut payload);
         while let Err(error) = socket.send_to(&payload, args.to) {
             // The device's or the socket's buffer is full for the moment: the packet is not sent yet.
             if error.raw_os_error() != Some(libc::ENOBUFS) {

@@ -1,10 +1,10 @@
 //! The stamp that every test packet begins with: who sent it, from which CPU, as which one, and when.
 //!
 //! ```text
-//!  0      4      8             16             24     26
-//!  +------+------+-------------+--------------+------+---------------+
-//!  |magic | flow | sequence    | sent, ns     | cpu  | zeroes        |   all in network order
-//!  +------+------+-------------+--------------+------+---------------+
+//!  0      4      8             16             24     26       28
+//!  +------+------+-------------+--------------+------+--------+---------+
+//!  |magic | flow | sequence    | sent, ns     | cpu  | sender | zeroes  |   all in network order
+//!  +------+------+-------------+--------------+------+--------+---------+
 //! ```
 //!
 //! Invariant: what does not begin with the magic is nobody's stamp.
@@ -12,19 +12,27 @@
 /// One packet's stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    /// One sender thread.
+    /// One of the sender's flows.
     pub(crate) flow: u32,
-    /// Counts up from 0 within the flow.
+    /// Counts up from 0 over all of the sender's packets.
     pub(crate) sequence: u64,
     /// When it was to be sent, by `CLOCK_MONOTONIC`.
     pub(crate) sent_ns: u64,
     /// The CPU that its sender was pinned to.
     pub(crate) cpu: u16,
+    /// One sender thread, counted from 0.
+    pub(crate) sender: u16,
 }
 
 impl Stamp {
     /// The least payload that holds a stamp, in bytes.
-    pub(crate) const BYTES: usize = 26;
+    pub(crate) const BYTES: usize = 28;
+
+    /// Where the fields begin, for those who write them elsewhere.
+    pub(crate) const FLOW: usize = 4;
+    pub(crate) const SEQUENCE: usize = 8;
+    pub(crate) const SENT_NS: usize = 16;
+    pub(crate) const SENDER: usize = 26;
 
     /// Writes the stamp to the front of `payload`, which must have room for it.
     pub(crate) fn write(&self, payload: &mut [u8]) {
@@ -33,6 +41,7 @@ impl Stamp {
         payload[8..16].copy_from_slice(&self.sequence.to_be_bytes());
         payload[16..24].copy_from_slice(&self.sent_ns.to_be_bytes());
         payload[24..26].copy_from_slice(&self.cpu.to_be_bytes());
+        payload[26..28].copy_from_slice(&self.sender.to_be_bytes());
     }
 
     /// Reads the stamp at the front of `payload`, if there is one.
@@ -41,17 +50,20 @@ impl Stamp {
         let (flow, rest) = rest.split_first_chunk()?;
         let (sequence, rest) = rest.split_first_chunk()?;
         let (sent_ns, rest) = rest.split_first_chunk()?;
-        let (cpu, _) = rest.split_first_chunk()?;
+        let (cpu, rest) = rest.split_first_chunk()?;
+        let (sender, _) = rest.split_first_chunk()?;
         (*magic == MAGIC).then(|| Self {
             flow: u32::from_be_bytes(*flow),
             sequence: u64::from_be_bytes(*sequence),
             sent_ns: u64::from_be_bytes(*sent_ns),
             cpu: u16::from_be_bytes(*cpu),
+            sender: u16::from_be_bytes(*sender),
         })
     }
 }
 
-const MAGIC: [u8; 4] = *b"fanq";
+/// What a stamp begins with.
+pub(crate) const MAGIC: [u8; 4] = *b"fanq";
 
 #[cfg(test)]
 mod tests {
@@ -59,7 +71,8 @@ mod tests {
 
     #[test]
     fn a_stamp_reads_back_and_nothing_else_does() {
-        let stamp = Stamp { flow: 3, sequence: u64::MAX - 1, sent_ns: 123_456_789_000, cpu: 511 };
+        let (sequence, sent_ns) = (u64::MAX - 1, 123_456_789_000);
+        let stamp = Stamp { flow: 3, sequence, sent_ns, cpu: 511, sender: 7 };
         let mut payload = [0xa5; 64];
         stamp.write(&mut payload);
         assert_eq!(Stamp::read(&payload), Some(stamp));

@@ -4,19 +4,24 @@
 //! Invariant: all of it lies in the private namespace that this process runs in, and goes with it.
 
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use fanq::{CpuId, KernelTable};
 
-use crate::xdp::{PassProgram, Target as FrameTarget};
+use crate::load::frame::{Path, Template};
+use crate::load::schedule::{Pattern, Schedule};
+use crate::load::xdp::XdpSender;
+use crate::load::{self, Sender};
+use crate::result::{Arrivals, FlowChoice, FrameSize};
 
 /// The lab, built.
 #[derive(Debug)]
 pub(crate) struct Lab {
     pub(crate) queues: u16,
     pub(crate) table: KernelTable,
-    program: PassProgram,
-    frames: FrameTarget,
+    interface: u32,
+    path: Path,
 }
 
 impl Lab {
@@ -51,35 +56,36 @@ impl Lab {
         }
         let index = command("ip -o link show engine")?;
         let index = index.split(':').next().and_then(|index| index.parse().ok());
-        let frames = FrameTarget {
-            interface: index.context("ip link shows no interface index")?,
-            mac: [2, 0, 0, 0, 0, 1],
+        let interface = index.context("ip link shows no interface index")?;
+        let path = Path {
+            source_mac: [2, 0, 0, 0, 0, 2],
+            destination_mac: [2, 0, 0, 0, 0, 1],
             source: [10, 77, 0, 2].into(),
             destination: [10, 77, 0, 1].into(),
             port: 9000,
         };
-        let (table, program) = (KernelTable::open()?, PassProgram::load()?);
-        Ok(Self { queues, table, program, frames })
+        let table = KernelTable::open()?;
+        Ok(Self { queues, table, interface, path })
     }
 
     /// Sends `packets` from each CPU that fills a queue, at once, as fast as they go.
     pub(crate) fn load(&self, packets: u32, payload_bytes: usize) -> anyhow::Result<()> {
-        std::thread::scope(|scope| {
-            let senders: Vec<_> = (0..self.queues)
-                .map(|cpu| {
-                    scope.spawn(move || {
-                        if !fanq::pin_to(CpuId(cpu)) {
-                            bail!("cannot pin the load to CPU {cpu}");
-                        }
-                        self.program.run(self.frames, payload_bytes, packets)
-                    })
-                })
-                .collect();
-            let join = |sender: std::thread::ScopedJoinHandle<'_, _>| {
-                sender.join().unwrap_or_else(|_| bail!("a sender panicked"))
-            };
-            senders.into_iter().try_for_each(join)
-        })
+        let pattern = Pattern {
+            pps: None,
+            frame: FrameSize::Bytes(u16::try_from(42 + payload_bytes).context("the payload")?),
+            flows: 1,
+            flow_choice: FlowChoice::Uniform,
+            arrivals: Arrivals::Constant,
+        };
+        let schedule = Arc::new(Schedule::new(&pattern, 1));
+        let sender = |cpu| {
+            let template = Template::new(self.path, pattern.frame, cpu, cpu)?;
+            let schedule = Arc::clone(&schedule);
+            XdpSender::new(CpuId(cpu), self.interface, template, schedule, packets.into())
+                .map(Sender::Xdp)
+        };
+        let senders: Vec<_> = (0..self.queues).map(sender).collect::<anyhow::Result<_>>()?;
+        load::send(&senders).map(drop)
     }
 }
 
