@@ -16,6 +16,7 @@ mod sink;
 mod stamp;
 mod statistics;
 mod sys;
+mod target;
 mod tcp;
 mod verify_fanout;
 mod versus;

@@ -1,0 +1,181 @@
+//! What is measured: nothing, a rule of the kernel's own, or a program that serves the queues.
+//!
+//! Invariant: a target's processes end with its trial, also when the trial fails, and its CPU time is taken from
+//! outside, the same way for all.
+
+pub(crate) mod account;
+mod peers;
+mod process;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use fanq::{CpuId, QueueRange};
+
+pub(crate) use process::Running;
+
+/// One target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// As given.
+    pub(crate) name: String,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    /// No rule.
+    None,
+    /// A rule that counts and accepts.
+    Kernel,
+    /// `fanq run`, with more options.
+    Fanq(Vec<String>),
+    /// One of the programs that `scripts/peers.sh` builds.
+    Peer,
+    /// A command with `{queues}`, `{first}`, `{last}` in it.
+    Exec(Vec<String>),
+}
+
+/// What every target is given.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    pub(crate) queues: QueueRange,
+    /// The CPUs that fill the queues, in order of the queues.
+    pub(crate) cpus: Vec<CpuId>,
+    pub(crate) maxlen: u32,
+    pub(crate) rcvbuf: usize,
+}
+
+impl std::str::FromStr for Target {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let words =
+            |text: &str| text.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let kind = match name.split_once(':').unwrap_or((name, "")) {
+            ("none", "") => Kind::None,
+            ("kernel", "") => Kind::Kernel,
+            ("fanq", options) => Kind::Fanq(words(options)),
+            ("exec", command) if !command.contains('{') => {
+                return Err(
+                    "the command after exec: must say where the queues go: {queues} (0-3), or \
+                            {first} and {last}"
+                        .to_owned(),
+                );
+            }
+            ("exec", command) => Kind::Exec(words(command)),
+            (peer, "") if peers::names().any(|name| name == peer) => Kind::Peer,
+            _ => {
+                return Err(format!(
+                    "no target {name:?}; there are none, kernel, fanq, fanq:OPTIONS, {}, exec:COMMAND",
+                    peers::names().collect::<Vec<_>>().join(", ")
+                ));
+            }
+        };
+        Ok(Self { name: name.to_owned(), kind })
+    }
+}
+
+impl Target {
+    /// The same target once more, to see how far a thing differs from itself.
+    pub(crate) fn again(&self) -> Self {
+        Self { name: format!("{} (again)", self.name), kind: self.kind.clone() }
+    }
+
+    /// Whether its packets go through queues.
+    pub(crate) fn is_program(&self) -> bool {
+        !matches!(self.kind, Kind::None | Kind::Kernel)
+    }
+
+    /// Whether there is a rule at all.
+    pub(crate) fn has_rule(&self) -> bool {
+        self.kind != Kind::None
+    }
+
+    /// The command that serves the queues; none where the kernel does it alone.
+    pub(crate) fn command(&self, service: &Service) -> anyhow::Result<Option<Vec<OsString>>> {
+        let Service { queues, cpus, maxlen, rcvbuf } = service;
+        let command = match &self.kind {
+            Kind::None | Kind::Kernel => return Ok(None),
+            Kind::Fanq(options) => {
+                let mut command = vec![beside_this_program("fanq")?.into_os_string()];
+                command.push(OsString::from("run"));
+                let maxlen = maxlen.to_string();
+                let rcvbuf = rcvbuf.to_string();
+                let queues = queues.to_string();
+                let ours = [
+                    ("--queues", queues.as_str()),
+                    ("--queue-maxlen", &maxlen),
+                    ("--rcvbuf", &rcvbuf),
+                    ("--summary", "json"),
+                ];
+                // What the options say themselves is theirs.
+                for (option, value) in ours {
+                    if !options.iter().any(|word| word.split('=').next() == Some(option)) {
+                        command.extend([option, value].map(OsString::from));
+                    }
+                }
+                command.extend(options.iter().map(OsString::from));
+                command
+            }
+            Kind::Peer => peers::command(&self.name, *queues, cpus, *maxlen, *rcvbuf)?,
+            Kind::Exec(words) => words
+                .iter()
+                .map(|word| {
+                    word.replace("{queues}", &queues.to_string())
+                        .replace("{first}", &queues.first().to_string())
+                        .replace("{last}", &queues.last().to_string())
+                        .into()
+                })
+                .collect(),
+        };
+        Ok(Some(command))
+    }
+}
+
+/// A program of ours, where this one lies.
+fn beside_this_program(name: &str) -> anyhow::Result<PathBuf> {
+    let path = std::env::current_exe().context("where this program lies")?.with_file_name(name);
+    if !path.exists() {
+        anyhow::bail!("there is no {name} beside this program; build it: cargo build --release");
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_named_as_the_help_says() {
+        for name in
+            ["none", "kernel", "fanq", "fanq:--nice 0 --batch 32", "exec:my-ips -q {queues}"]
+        {
+            assert_eq!(name.parse::<Target>().unwrap().name, name);
+        }
+        for name in ["", "nothing", "none:1", "exec:", "exec:my-ips 0-3"] {
+            assert!(name.parse::<Target>().is_err(), "{name:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_command_gets_the_queues_in_its_own_way() {
+        let service = Service {
+            queues: "2-5".parse().unwrap(),
+            cpus: vec![CpuId(2), CpuId(3)],
+            maxlen: 1024,
+            rcvbuf: 1 << 20,
+        };
+        let target: Target = "exec:my-ips -q {first}:{last} --name x{queues}".parse().unwrap();
+        let command = target.command(&service).unwrap().unwrap();
+        assert_eq!(command, ["my-ips", "-q", "2:5", "--name", "x2-5"]);
+        let fanq: Target = "fanq:--rcvbuf 1MiB --batch=8".parse().unwrap();
+        if let Ok(Some(command)) = fanq.command(&service) {
+            let words: Vec<_> = command[1..].iter().map(|word| word.to_string_lossy()).collect();
+            assert_eq!(words.iter().filter(|word| **word == "--rcvbuf").count(), 1);
+            assert!(words.contains(&"--queue-maxlen".into()));
+        }
+        assert_eq!("kernel".parse::<Target>().unwrap().command(&service).unwrap(), None);
+    }
+}
