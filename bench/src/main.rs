@@ -8,6 +8,7 @@ mod codec;
 mod lab;
 mod load;
 mod machine;
+mod measure;
 mod receive;
 mod result;
 mod search;
@@ -18,6 +19,7 @@ mod statistics;
 mod sys;
 mod target;
 mod tcp;
+mod trial;
 mod verify_fanout;
 mod versus;
 
@@ -51,6 +53,22 @@ enum Command {
     Versus(versus::VersusArgs),
     /// Make, enter and end network namespaces to measure in.
     Lab(lab::LabArgs),
+    /// Measure all in one run: loss-free rates, delays, losses against load, CPU time.
+    Run(measure::SuiteArgs),
+    /// Measure CPU time per packet, targets in turn.
+    Cpu(measure::CpuArgs),
+    /// Measure one-way delay at given rates, targets in turn.
+    Latency(measure::LatencyArgs),
+    /// Search the highest rate with no loss, and with 0.5 % of it.
+    Ndr(measure::NdrArgs),
+    /// Measure losses from a tenth to the double of a rate.
+    Curve(measure::CurveArgs),
+    /// Measure bulk transfer over one TCP connection, targets in turn.
+    Tcp(measure::TcpArgs),
+    /// Measure the bare round trip over the lab's path, without a rule.
+    PingPong(measure::PingPongArgs),
+    /// Measure CPU time per packet of fanq with every combination of some options.
+    Sweep(measure::SweepArgs),
 }
 
 fn main() -> ExitCode {
@@ -79,6 +97,14 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Codec(args) => codec::run(&args)?,
         Command::Versus(args) => versus::run(&args)?,
         Command::Lab(args) => return lab::run(&args),
+        Command::Run(args) => return measure::suite(&args),
+        Command::Cpu(args) => return measure::cpu(&args),
+        Command::Latency(args) => return measure::latency(&args),
+        Command::Ndr(args) => return measure::ndr(&args),
+        Command::Curve(args) => return measure::curve(&args),
+        Command::Tcp(args) => return measure::tcp(&args),
+        Command::PingPong(args) => return measure::ping_pong(&args),
+        Command::Sweep(args) => return measure::sweep(&args),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,334 @@
+//! A trial: one target, one load, one account.
+//!
+//! ```text
+//! rules -> target ready -> sink -> load -> queues empty -> counters -> target ended -> account
+//! ```
+//!
+//! Invariant: every packet offered has a place in the account, or the trial is void and the command fails in the end.
+//! A trial whose generator was late, or from which the host took CPU time, is void too. What is void says why, is
+//! kept, and counts for nothing.
+
+mod passage;
+pub(crate) mod rules;
+mod stream;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use fanq::{CpuId, KernelTable};
+
+use crate::lab::{Lab, Place};
+use crate::load::frame::{Path, Template};
+use crate::load::schedule::{Pattern, Schedule};
+use crate::load::udp::UdpSender;
+use crate::load::xdp::{PACKETS_MAX, XdpSender};
+use crate::load::{self, Sender};
+use crate::machine::StolenTime;
+use crate::result::{Account, CpuUse, Family, LoadKind, LoadSetting, QueueShare, Topology, Trial};
+use crate::sink::Sink;
+use crate::target::{Running, Service, Target, account};
+
+use passage::Passage;
+use rules::{Action, Rules, Selection};
+
+/// What is to be tried.
+#[derive(Debug, Clone)]
+pub(crate) struct Request<'a> {
+    pub(crate) purpose: &'static str,
+    pub(crate) target: &'a Target,
+    pub(crate) round: usize,
+    /// All senders together; none for as fast as it goes.
+    pub(crate) pps: Option<f64>,
+    pub(crate) length: Length,
+    /// Whether delays are kept in the result.
+    pub(crate) delays: bool,
+    /// Whether the load is made on the CPUs that fill the queues, whatever the topology: then what the kernel does
+    /// with a packet before its queue is the senders' time, and not charged to a target that it interrupts.
+    pub(crate) on_queue_cpus: bool,
+}
+
+/// How long a load is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Length {
+    Seconds(f64),
+    /// From each sender.
+    Packets(u64),
+}
+
+/// Where trials take place.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) lab: Lab,
+    pub(crate) load: LoadSetting,
+    pub(crate) service: Service,
+    table: KernelTable,
+}
+
+impl Bench {
+    pub(crate) fn new(lab: Lab, load: LoadSetting, service: Service) -> anyhow::Result<Self> {
+        let table = KernelTable::open().context(
+            "reading /proc/net/netfilter/nfnetlink_queue, which only root's own namespaces show",
+        )?;
+        Ok(Self { lab, load, service, table })
+    }
+
+    /// The rules that lead to a target, put in place.
+    pub(crate) fn install_rules(
+        &self,
+        target: &Target,
+        protocol: &'static str,
+    ) -> anyhow::Result<Rules> {
+        let action = if target.is_program() {
+            Action::Queue(self.service.queues)
+        } else if target.has_rule() {
+            Action::Accept
+        } else {
+            Action::Nothing
+        };
+        let hook = self.lab.shape.hook;
+        let selection = Selection { hook, family: self.load.family, protocol };
+        Rules::install(selection, action).context("installing the lab's rules")
+    }
+
+    /// Starts a target, if it is a program.
+    pub(crate) fn start(&self, target: &Target) -> anyhow::Result<Option<Running>> {
+        let command = target.command(&self.service)?;
+        let start = |command: Vec<_>| {
+            Running::start(&target.name, &command, self.service.queues, &self.table)
+        };
+        command.map(start).transpose()
+    }
+
+    /// Runs one trial.
+    pub(crate) fn run(&self, request: &Request<'_>) -> anyhow::Result<Trial> {
+        self.install_rules(request.target, "udp")?;
+        let mut running = self.start(request.target)?;
+        let senders = self.senders(request)?;
+        let packets = senders.iter().map(Sender::total).max().unwrap_or(0);
+        let sink = self.lab.in_namespace(self.lab.destination(), || {
+            Sink::listen(PORT, senders.len(), usize::try_from(packets)?, self.with_bpf())
+        })??;
+        let drops_before = self.lab.device_drops()?;
+        let cpu_before = running.as_ref().map(Running::cpu_ns).transpose()?;
+        let stolen = StolenTime::now()?;
+
+        let sent = load::send(&senders)?;
+        if let Some(running) = &mut running {
+            running.ensure_alive()?;
+        }
+        let flushed = self.wait_until_empty()?;
+        std::thread::sleep(RESIDUE);
+
+        let stolen_share = stolen.share_since()?;
+        let cpu_after = running.as_ref().map(Running::cpu_ns).transpose()?;
+        let queues = self.queue_shares()?;
+        let device_drops = self.lab.device_drops()?.saturating_sub(drops_before);
+        let arrived = sink.close()?;
+        let passage = Passage::new(&sent, &arrived)?;
+        let (cpu, policy_drops) = match running {
+            None => (None, 0),
+            Some(running) => {
+                let ns = cpu_after.unwrap_or(0).saturating_sub(cpu_before.unwrap_or(0));
+                let answered = queues.iter().map(|queue| queue.packets - queue.socket_drops).sum();
+                account_of(running, ns, answered)?
+            }
+        };
+        let mut account = Account {
+            offered: passage.offered,
+            delivered: passage.delivered,
+            policy_drops,
+            queue_drops: queues.iter().map(|queue| queue.queue_drops).sum(),
+            socket_drops: queues.iter().map(|queue| queue.socket_drops).sum(),
+            flushed,
+            device_drops,
+            sink_drops: arrived.socket_drops,
+            unaccounted: 0,
+            duplicates: arrived.duplicates,
+            reordered: passage.reordered,
+        };
+        account.unaccounted = account.remainder();
+        let lateness = passage.lateness.percentile(99.0).unwrap_or(0.0);
+        Ok(Trial {
+            purpose: request.purpose.to_owned(),
+            target: request.target.name.clone(),
+            round: request.round,
+            intended_pps: request.pps,
+            seconds: passage.seconds,
+            account,
+            void: why_void(request, &senders, &account, lateness, stolen_share),
+            lateness_us_p99: request.pps.map(|_| lateness),
+            stolen_share,
+            cpu,
+            queues,
+            latency: if request.delays { passage.delays.to_buckets() } else { Vec::new() },
+            gbit_per_s: None,
+        })
+    }
+
+    fn with_bpf(&self) -> bool {
+        !self.lab.user_namespace
+    }
+
+    /// One sender on each CPU that makes load.
+    fn senders(&self, request: &Request<'_>) -> anyhow::Result<Vec<Sender>> {
+        let count = u32::try_from(self.lab.pairs.len())?;
+        let pattern = Pattern {
+            pps: request.pps.map(|pps| pps / f64::from(count)),
+            frame: self.load.frame,
+            flows: self.load.flows,
+            flow_choice: self.load.flow_choice,
+            arrivals: self.load.arrivals,
+        };
+        let packets = packets_of(request.length, pattern.pps);
+        ensure!(
+            packets <= PACKETS_MAX as u64,
+            "{packets} packets from one sender are too many for one trial ({PACKETS_MAX} at most); \
+             make it shorter, or the rate lower"
+        );
+        let shape = &self.lab.shape;
+        let cpus = if request.on_queue_cpus { &shape.queue_cpus } else { &shape.load_cpus };
+        let alone = shape.topology == Topology::Split && !request.on_queue_cpus;
+        let pairs = self.lab.pairs.iter().zip(cpus);
+        pairs
+            .zip(0_u16..)
+            .map(|((pair, cpu), index)| {
+                let (source, destination) = match self.load.family {
+                    Family::Ipv4 => (pair.client_v4.into(), pair.flows_v4.into()),
+                    Family::Ipv6 => (pair.client_v6.into(), pair.flows_v6.into()),
+                };
+                let path = Path {
+                    source_mac: pair.client_mac,
+                    destination_mac: pair.engine_mac,
+                    source,
+                    destination,
+                    port: PORT,
+                };
+                let template = Template::new(path, self.load.frame, *cpu, index)?;
+                let schedule = Arc::new(Schedule::new(&pattern, u64::from(index) + 1));
+                let cpu = CpuId(*cpu);
+                match self.load.kind {
+                    LoadKind::Xdp => {
+                        let interface = pair.engine_index;
+                        let sender = XdpSender::new(cpu, interface, template, schedule, packets)?;
+                        Ok(Sender::Xdp(if alone { sender.alone() } else { sender }))
+                    }
+                    LoadKind::Udp => self.lab.in_namespace(Place::Client, || {
+                        UdpSender::new(cpu, index, template, schedule, packets).map(Sender::Udp)
+                    })?,
+                }
+            })
+            .collect()
+    }
+
+    /// Waits until no packet waits in any queue; returns how many still do when there is no use in waiting.
+    fn wait_until_empty(&self) -> anyhow::Result<u64> {
+        let deadline = Instant::now() + DRAIN_TIME_MAX;
+        loop {
+            let waiting: u64 = self.table.rows()?.iter().map(|row| row.queue_total).sum();
+            if waiting == 0 || Instant::now() > deadline {
+                return Ok(waiting);
+            }
+            std::thread::sleep(POLL_EVERY);
+        }
+    }
+
+    fn queue_shares(&self) -> anyhow::Result<Vec<QueueShare>> {
+        let rows = self.table.rows()?;
+        let share = |row: &fanq::KernelRow| QueueShare {
+            queue: row.queue,
+            packets: row.id_sequence.into(),
+            queue_drops: row.queue_dropped,
+            socket_drops: row.user_dropped,
+        };
+        Ok(rows.iter().map(share).collect())
+    }
+}
+
+/// Ends a target and takes what it says of itself.
+fn account_of(running: Running, ns: u64, answered: u64) -> anyhow::Result<(Option<CpuUse>, u64)> {
+    let resident_kib_max = running.resident_kib_max()?;
+    let ended = running.stop()?;
+    let said = account::read(&ended.stdout);
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of one trial, far below 2^53")]
+    let us = ns as f64 / 1000.0;
+    let cpu = CpuUse {
+        us,
+        answered,
+        receive_calls: said.as_ref().map(|said| said.recv_calls),
+        send_calls: said.as_ref().map(|said| said.send_calls),
+        resident_kib_max,
+    };
+    Ok((Some(cpu), said.map_or(0, |said| said.dropped)))
+}
+
+fn packets_of(length: Length, pps: Option<f64>) -> u64 {
+    match (length, pps) {
+        (Length::Packets(packets), _) => packets,
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a bounded rate for a bounded time"
+        )]
+        (Length::Seconds(seconds), Some(pps)) => (seconds * pps).ceil() as u64,
+        (Length::Seconds(_), None) => PACKETS_MAX as u64,
+    }
+}
+
+/// The limits of a trial that counts.
+fn why_void(
+    request: &Request<'_>,
+    senders: &[Sender],
+    account: &Account,
+    lateness_us: f64,
+    stolen_share: f64,
+) -> Option<String> {
+    if account.unaccounted != 0 {
+        return Some(format!(
+            "{} of {} packets are unaccounted for (a target that drops by itself must say how many)",
+            account.unaccounted, account.offered
+        ));
+    }
+    let (wanted, offered) = (senders.iter().map(Sender::total).sum::<u64>(), account.offered);
+    if request.pps.is_some() && offered * 1000 < wanted * 999 {
+        return Some(format!("the generator sent {offered} of {wanted} packets"));
+    }
+    if request.pps.is_some() && lateness_us > LATENESS_US_MAX {
+        return Some(format!("the generator was late: 99th percentile {lateness_us:.0} us"));
+    }
+    if stolen_share > STOLEN_SHARE_MAX {
+        return Some(format!("the host took {:.1} % of the CPU time", stolen_share * 100.0));
+    }
+    None
+}
+
+impl Account {
+    /// What is left of the packets offered when every known place is taken off.
+    fn remainder(&self) -> i64 {
+        let placed = self.delivered
+            + self.policy_drops
+            + self.queue_drops
+            + self.socket_drops
+            + self.flushed
+            + self.device_drops
+            + self.sink_drops;
+        self.offered.cast_signed() - placed.cast_signed()
+    }
+
+    /// The share of the offered packets that were lost: neither delivered nor dropped by the target's own verdict.
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+    pub(crate) fn lost_share(&self) -> f64 {
+        let lost = self.offered.saturating_sub(self.delivered + self.policy_drops);
+        lost as f64 / self.offered.max(1) as f64
+    }
+}
+
+/// Where the load goes.
+pub(crate) const PORT: u16 = 9000;
+
+const LATENESS_US_MAX: f64 = 200.0;
+const STOLEN_SHARE_MAX: f64 = 0.01;
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+/// What left the queues may still be on its way to the sink.
+const RESIDUE: Duration = Duration::from_millis(60);
+const POLL_EVERY: Duration = Duration::from_millis(10);

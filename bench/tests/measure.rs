@@ -1,0 +1,192 @@
+//! Goal: a measuring command leaves a true account of every packet, and after a failure what it had measured.
+//! Method: the program itself, as root, in labs of its own: short loads of known size, and targets that misbehave.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+const BENCH: &str = env!("CARGO_BIN_EXE_fanq-bench");
+
+/// A run's end, and its result if it left one.
+struct Ended {
+    code: i32,
+    stderr: String,
+    out: PathBuf,
+}
+
+impl Ended {
+    fn result(&self) -> Value {
+        let text = std::fs::read_to_string(&self.out).unwrap_or_else(|_| panic!("{}", self.stderr));
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn trials(&self) -> Vec<Value> {
+        self.result()["trials"].as_array().unwrap().clone()
+    }
+}
+
+/// Whether tests can run here; says aloud if not.
+fn can_measure() -> bool {
+    let root = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    let whole = root.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    let is_root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
+    if !(whole && is_root) {
+        eprintln!("SKIPPED: loading BPF programs needs root of the machine");
+    }
+    whole && is_root
+}
+
+/// Runs a command line of the bench; the result goes to a file of the test's own.
+fn bench(name: &str, line: &str) -> Ended {
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.json"));
+    let _ = std::fs::remove_file(&out);
+    let words: Vec<_> = line.split('|').flat_map(split_words).collect();
+    let output = run(&words, &out);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let stderr = text(&output.stderr) + &text(&output.stdout);
+    Ended { code: output.status.code().unwrap_or(-1), stderr, out }
+}
+
+/// Words at blanks, but what stands between bars is one word.
+fn split_words(part: &str) -> Vec<String> {
+    if part.starts_with(' ') || part.ends_with(' ') || !part.contains(' ') {
+        part.split_ascii_whitespace().map(str::to_owned).collect()
+    } else {
+        vec![part.to_owned()]
+    }
+}
+
+fn run(words: &[String], out: &Path) -> Output {
+    let mut command = Command::new("timeout");
+    command.args(["-s", "KILL", "90", BENCH]).args(words).arg("--out").arg(out);
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+fn count(trial: &Value, place: &str) -> u64 {
+    trial["account"][place].as_u64().unwrap()
+}
+
+#[test]
+fn every_packet_has_its_place() {
+    if !can_measure() {
+        return;
+    }
+    let ended = bench(
+        "places",
+        "cpu --rounds 1 --packets 20000 --target |fanq:--policy drop:10| --target fanq ",
+    );
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let trials = ended.trials();
+    assert_eq!(trials.len(), 2);
+    let dropping = &trials[0];
+    assert_eq!(count(dropping, "offered") % 20_000, 0);
+    let dropped = count(dropping, "policy_drops");
+    assert!(dropped * 20 > count(dropping, "offered"), "{dropping}");
+    assert_eq!(count(&trials[1], "policy_drops"), 0);
+    for trial in &trials {
+        let places =
+            ["delivered", "policy_drops", "queue_drops", "socket_drops", "flushed", "device_drops"];
+        let sum: u64 = places.iter().map(|place| count(trial, place)).sum();
+        assert_eq!(sum, count(trial, "offered"), "{trial}");
+        assert_eq!(trial["account"]["unaccounted"], 0);
+        assert!(trial["cpu"]["us"].as_f64().unwrap() > 0.0, "{trial}");
+    }
+    let found = ended.result()["findings"]["cpu"].as_array().unwrap().len();
+    assert_eq!((found, ended.result()["run"]["complete"].as_bool()), (2, Some(true)));
+}
+
+#[test]
+fn every_load_arrives_with_its_delays() {
+    if !can_measure() {
+        return;
+    }
+    for (name, load) in [
+        ("xdp4", "--load xdp --frame imix --flows 1000 --flow-choice zipf --arrivals poisson"),
+        ("xdp6", "--load xdp --family ipv6 --hook input --arrivals burst:16"),
+        ("udp4", "--load udp --frame 3000 --flows 100000"),
+        ("udp6", "--load udp --family ipv6 --frame 9000"),
+    ] {
+        let line = format!(
+            "latency --rate 2000 --rounds 1 --seconds 0.3 --target none --target kernel {load} "
+        );
+        let ended = bench(name, &line);
+        // A machine that is busy makes the generator late; the packets arrive all the same.
+        for trial in ended.trials() {
+            let delivered = count(&trial, "delivered");
+            assert_eq!(delivered, count(&trial, "offered"), "{load}: {trial}");
+            assert!(delivered >= 600, "{load}: {trial}");
+            let buckets = trial["latency"].as_array().unwrap();
+            let measured: u64 =
+                buckets.iter().map(|bucket| bucket["count"].as_u64().unwrap()).sum();
+            assert_eq!(measured, delivered, "{load}");
+            assert_eq!((count(&trial, "duplicates"), count(&trial, "reordered")), (0, 0), "{load}");
+        }
+    }
+}
+
+#[test]
+fn a_rate_beyond_the_generator_is_void_not_wrong() {
+    if !can_measure() {
+        return;
+    }
+    let ended = bench(
+        "beyond",
+        "latency --rate 20000000 --rounds 1 --seconds 0.05 --target none --hook input ",
+    );
+    let trials = ended.trials();
+    assert!(!trials.is_empty(), "{}", ended.stderr);
+    for trial in trials {
+        let why = trial["void"].as_str().unwrap();
+        assert!(why.starts_with("the generator"), "{why}");
+    }
+    assert_eq!(ended.result()["findings"]["latencies"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn targets_that_fail_are_named_and_what_was_measured_is_kept() {
+    if !can_measure() {
+        return;
+    }
+    let fanq = Path::new(BENCH).with_file_name("fanq");
+    let fanq = fanq.display();
+    let load = "--rate 1000 --rounds 1 --seconds 2 --target kernel --target";
+    for (name, target, said) in [
+        ("dies", "exec:ls no-such-file-{queues}".to_owned(), "ended"),
+        ("missing", "exec:no-such-program {queues}".to_owned(), "no-such-program"),
+        ("silent", "exec:sleep 60 --{queues}".to_owned(), "ended"),
+        ("early", format!("exec:timeout 1 {fanq} run --queues {{queues}}"), "during a trial"),
+    ] {
+        let ended = bench(name, &format!("latency {load} |{target}| --hook input "));
+        assert_eq!(ended.code, 1, "{name}: {}", ended.stderr);
+        assert!(ended.stderr.contains(said), "{name}: {}", ended.stderr);
+    }
+    let early = Path::new(env!("CARGO_TARGET_TMPDIR")).join("early.json");
+    let kept: Value = serde_json::from_str(&std::fs::read_to_string(early).unwrap()).unwrap();
+    assert_eq!(kept["run"]["complete"], false);
+    assert!(kept["trials"].as_array().unwrap().iter().all(|trial| trial["target"] == "kernel"));
+}
+
+#[test]
+fn bad_input_ends_before_anything_is_built() {
+    for (line, said) in [
+        ("latency --target fnord ", "fnord"),
+        ("latency --target |exec:my-ips 0-3| ", "{queues}"),
+        ("latency --frame 20 ", "--frame 20"),
+        ("latency --flows 0 ", "--flows"),
+        ("ndr --lab no-such-lab ", "no-such-lab"),
+        ("sweep no-such-file.toml ", "no-such-file.toml"),
+        ("compare no-such-a.json no-such-b.json ", "no-such-a.json"),
+    ] {
+        let words: Vec<_> = line.split('|').flat_map(split_words).collect();
+        let output = Command::new(BENCH).args(&words).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{line}: {stderr}");
+        assert!(stderr.contains(said), "{line}: {stderr}");
+    }
+    let ended = bench("nowhere/result", "latency --target none --rounds 1 --seconds 0.1 ");
+    assert_eq!(ended.code, 1);
+    assert!(ended.stderr.contains("cannot be written"), "{}", ended.stderr);
+}
