@@ -5,11 +5,13 @@
 //! on standard output.
 
 mod codec;
+mod compare;
 mod lab;
 mod load;
 mod machine;
 mod measure;
 mod receive;
+mod report;
 mod result;
 mod search;
 mod send;
@@ -69,6 +71,12 @@ enum Command {
     PingPong(measure::PingPongArgs),
     /// Measure CPU time per packet of fanq with every combination of some options.
     Sweep(measure::SweepArgs),
+    /// Compare two result files: exit status 0 same or better, 2 worse, 3 not comparable.
+    Compare(compare::CompareArgs),
+    /// Draw one page, or one chart, from the result of a run.
+    Report(report::ReportArgs),
+    /// Print the JSON Schema of a result.
+    Schema,
 }
 
 fn main() -> ExitCode {
@@ -105,6 +113,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tcp(args) => return measure::tcp(&args),
         Command::PingPong(args) => return measure::ping_pong(&args),
         Command::Sweep(args) => return measure::sweep(&args),
+        Command::Compare(args) => return compare::run(&args),
+        Command::Report(args) => report::run(&args)?,
+        Command::Schema => report::schema()?,
     }
     Ok(ExitCode::SUCCESS)
 }

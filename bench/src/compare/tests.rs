@@ -1,0 +1,236 @@
+//! Goal: a comparison says "same" where nothing changed and finds a slowdown of 10 %, each in 19 of 20 tries; what
+//! cannot be compared is refused by name; the exit status fits. Method: documents made of simulated trials, with
+//! noise from a fixed seed.
+
+mod documents;
+mod power;
+
+use super::*;
+use crate::result::{Estimate, Limit, RateFinding, TcpFinding, Topology};
+use documents::{cpu_trials, document, latency_trials};
+use judge::Change;
+
+fn args() -> CompareArgs {
+    let [a, b] = ["a.json", "b.json"].map(PathBuf::from);
+    CompareArgs { a, b, json: false, across_machines: false, threshold: 0.05, control: None }
+}
+
+fn judged(a: &Document, b: &Document) -> Comparison {
+    compare(a, b, &args(), 499)
+}
+
+/// Twenty steady trials of each target, at so many us a packet.
+fn steady(targets: &[(&str, f64)]) -> Document {
+    let trials = targets.iter().map(|(target, us)| {
+        let noise = |round: i32| 1.0 + 0.01 * f64::from(round % 5 - 2);
+        cpu_trials(target, &(0..20).map(|round| us * noise(round)).collect::<Vec<_>>())
+    });
+    document(trials.flatten().collect())
+}
+
+#[test]
+fn equal_results_are_the_same_and_slower_ones_worse() {
+    let a = steady(&[("fanq", 1.0), ("single", 3.0)]);
+    assert_eq!(judged(&a, &a).verdict, Verdict::Same);
+    let slower = judged(&a, &steady(&[("fanq", 1.1), ("single", 3.0)]));
+    assert_eq!(slower.verdict, Verdict::Worse);
+    assert_eq!(slower.summary, "worse: fanq, CPU us/packet 10.0 % more");
+    assert_eq!(
+        slower.rows.iter().map(|r| r.verdict).collect::<Vec<_>>(),
+        [Change::Worse, Change::Same]
+    );
+    let faster = judged(&a, &steady(&[("fanq", 0.9), ("single", 3.0)]));
+    assert_eq!(faster.verdict, Verdict::Better);
+    // Both ways at once is worse, and says so.
+    let mixed = judged(&a, &steady(&[("fanq", 0.9), ("single", 3.3)]));
+    assert_eq!(mixed.verdict, Verdict::Worse);
+    assert!(mixed.summary.contains("; better: fanq"), "{}", mixed.summary);
+}
+
+#[test]
+fn a_change_below_the_threshold_is_the_same_however_sure() {
+    let (a, b) = (steady(&[("fanq", 1.0)]), steady(&[("fanq", 1.04)]));
+    let comparison = judged(&a, &b);
+    assert!(comparison.rows[0].p.unwrap() < 0.01);
+    assert_eq!(comparison.verdict, Verdict::Same);
+    assert_eq!(
+        compare(&a, &b, &CompareArgs { threshold: 0.03, ..args() }, 499).verdict,
+        Verdict::Worse
+    );
+}
+
+#[test]
+fn void_trials_do_not_count() {
+    let a = steady(&[("fanq", 1.0)]);
+    let mut b = a.clone();
+    for mut trial in cpu_trials("fanq", &[9.0; 30]) {
+        trial.void = Some("the generator was late".to_owned());
+        b.trials.push(trial);
+    }
+    let comparison = judged(&a, &b);
+    assert_eq!((comparison.verdict, comparison.rows[0].trials), (Verdict::Same, Some((20, 20))));
+    let note = "B: 30 of 50 cpu trials of fanq are void, the first: the generator was late";
+    assert!(comparison.notes.iter().any(|n| n == note), "{:?}", comparison.notes);
+}
+
+#[test]
+fn what_was_measured_elsewhere_is_refused_by_field() {
+    let a = steady(&[("fanq", 1.0)]);
+    let refused = |change: &dyn Fn(&mut Document), what: &str, across_machines| {
+        let mut b = a.clone();
+        change(&mut b);
+        let comparison = compare(&a, &b, &CompareArgs { across_machines, ..args() }, 499);
+        assert_eq!(comparison.verdict, Verdict::NotComparable, "{what}");
+        assert!(comparison.summary.contains(what), "{}", comparison.summary);
+    };
+    let kernel = |b: &mut Document| b.machine.kernel = "7.0".to_owned();
+    refused(&kernel, r#"machine.kernel is "6.18" in A and "7.0" in B; --across-machines"#, false);
+    refused(&|b| b.machine.cpus = 64, "machine.cpus is 2 in A and 64 in B", false);
+    refused(&|b| b.lab.topology = Topology::Split, r#"lab.topology is "shared" in A"#, true);
+    refused(&|b| b.load.flows = 7, "load.flows is 1 in A and 7 in B; measure both", true);
+    refused(&|b| b.targets[0].name = "x".to_owned(), "no target is in both: fanq against x", true);
+    refused(&|b| b.trials.clear(), "no trials or figures of the same target", true);
+
+    let mut b = a.clone();
+    kernel(&mut b);
+    b.lab.load_cpus = vec![4, 5];
+    let across = compare(&a, &b, &CompareArgs { across_machines: true, ..args() }, 499);
+    assert_eq!(across.verdict, Verdict::Same);
+    assert!(across.notes.iter().any(|note| note.contains("machine.kernel")), "{:?}", across.notes);
+}
+
+#[test]
+fn too_few_trials_are_not_the_same() {
+    let few = |us: f64| document(cpu_trials("fanq", &[us, us * 1.01, us * 1.02]));
+    let comparison = judged(&few(1.0), &few(2.0));
+    assert_eq!(comparison.rows[0].verdict, Change::TooFew);
+    assert_eq!(comparison.verdict, Verdict::NotComparable);
+    assert!(comparison.summary.contains("too few trials"), "{}", comparison.summary);
+}
+
+#[test]
+fn delays_are_compared_at_the_same_load_only() {
+    let at = |pps: f64, us: f64| latency_trials("fanq", pps, &[us; 20]);
+    let a = document([at(1_000.0, 50.0), at(50_000.0, 80.0)].concat());
+    let b = document([at(1_000.0, 60.0), at(51_000.0, 80.0), at(90_000.0, 200.0)].concat());
+    let comparison = judged(&a, &b);
+    assert_eq!(comparison.rows.len(), 2);
+    assert_eq!(comparison.summary, "worse: fanq, median delay us at 1000/s 20.0 % more");
+    let comparison = judged(&b, &a);
+    assert!(comparison.notes.iter().any(|n| n.contains("at 90000/s: B has no such trials")));
+}
+
+#[test]
+fn rates_change_where_their_bounds_lie_apart_and_loss_set_them() {
+    let with = |pps: f64, upper_pps: Option<f64>, limited_by| {
+        let mut document = steady(&[("fanq", 1.0)]);
+        let (target, loss_allowed, delivered_pps, trials) = ("fanq".to_owned(), 0.0, pps, 90);
+        document.findings.rates.push(RateFinding {
+            target,
+            loss_allowed,
+            pps,
+            upper_pps,
+            delivered_pps,
+            limited_by,
+            trials,
+        });
+        document
+    };
+    let change = |a: &Document, b: &Document| {
+        let rows = judged(a, b).rows;
+        rows.iter().find(|row| row.question == "packets/s without loss").unwrap().verdict
+    };
+    let a = with(500e3, Some(502e3), Limit::Loss);
+    assert_eq!(change(&a, &with(450e3, Some(452e3), Limit::Loss)), Change::Worse);
+    assert_eq!(change(&with(450e3, Some(452e3), Limit::Loss), &a), Change::Better);
+    assert_eq!(change(&a, &with(490e3, Some(492e3), Limit::Loss)), Change::Same);
+    assert_eq!(change(&a, &with(450e3, Some(520e3), Limit::Loss)), Change::Unclear);
+    assert_eq!(change(&a, &with(450e3, Some(452e3), Limit::Generator)), Change::Unclear);
+    assert_eq!(change(&a, &with(600e3, None, Limit::Search)), Change::Better);
+    assert_eq!(change(&a, &with(0.0, Some(100.0), Limit::Loss)), Change::Worse);
+    let nothing = with(0.0, None, Limit::Search);
+    assert_eq!(change(&nothing, &nothing), Change::Unclear);
+}
+
+#[test]
+fn tcp_is_compared_by_its_intervals() {
+    let with = |median: f64| {
+        let mut document = steady(&[("fanq", 1.0)]);
+        for gso in [false, true] {
+            let median = if gso { median } else { 1.0 };
+            let gbit_per_s = Estimate { median, low: median * 0.98, high: median * 1.02, n: 20 };
+            document.findings.tcp.push(TcpFinding { target: "fanq".to_owned(), gso, gbit_per_s });
+        }
+        document
+    };
+    assert_eq!(judged(&with(20.0), &with(20.2)).verdict, Verdict::Same);
+    assert_eq!(
+        judged(&with(20.0), &with(18.0)).summary,
+        "worse: fanq, TCP Gbit/s, GSO on 10.0 % less"
+    );
+    assert_eq!(judged(&with(18.0), &with(20.0)).verdict, Verdict::Better);
+}
+
+#[test]
+fn a_control_takes_out_what_slowed_the_whole_machine() {
+    let a = steady(&[("fanq", 1.0), ("single", 3.0)]);
+    let b = steady(&[("fanq", 1.3), ("single", 3.9)]);
+    assert_eq!(judged(&a, &b).verdict, Verdict::Worse);
+    let control = |name: &str, b: &Document| {
+        compare(&a, b, &CompareArgs { control: Some(name.to_owned()), ..args() }, 499)
+    };
+    let controlled = control("single", &b);
+    assert_eq!((controlled.verdict, controlled.rows.len()), (Verdict::Same, 1));
+    assert_eq!(
+        control("single", &steady(&[("fanq", 1.43), ("single", 3.9)])).verdict,
+        Verdict::Worse
+    );
+    assert!(control("other", &b).summary.contains("A has no target other for --control"));
+}
+
+#[test]
+fn the_table_ends_with_the_verdict() {
+    let a = steady(&[("fanq", 1.0)]);
+    let table = show::table(&judged(&a, &steady(&[("fanq", 1.1)])));
+    let lines: Vec<_> = table.lines().collect();
+    assert!(lines[0].starts_with("target") && lines[1].starts_with("fanq"));
+    assert!(
+        lines[1].contains("1.000") && lines[1].contains("+10.0 %") && lines[1].ends_with("WORSE")
+    );
+    assert_eq!(lines.last(), Some(&"worse: fanq, CPU us/packet 10.0 % more"));
+}
+
+#[test]
+fn the_exit_status_says_which_way() {
+    let folder = std::env::temp_dir().join(format!("fanq-compare-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let file = |name: &str, us: f64| {
+        let path = folder.join(name);
+        steady(&[("fanq", us)]).write(&path).unwrap();
+        path
+    };
+    let (a, slower) = (file("a.json", 1.0), file("slower.json", 1.1));
+    let other = folder.join("other.json");
+    std::fs::write(&other, r#"{"schema": "fanq.bench/9"}"#).unwrap();
+    let missing = folder.join("missing.json");
+    let status = |b: &PathBuf| run(&CompareArgs { a: a.clone(), b: b.clone(), ..args() });
+    let statuses = [status(&a), status(&slower), status(&other)];
+    let (missing, refused) = (status(&missing), compare_files(&a, &other, &args()));
+    std::fs::remove_dir_all(&folder).unwrap();
+
+    let shown = statuses.map(|status| format!("{:?}", status.unwrap()));
+    assert_eq!(shown, [0, 2, 3].map(|code| format!("{:?}", ExitCode::from(code))));
+    assert!(format!("{:#}", missing.unwrap_err()).contains("missing.json"));
+    assert!(
+        refused
+            .unwrap()
+            .summary
+            .contains("has schema fanq.bench/9; this version reads fanq.bench/1")
+    );
+    assert!(
+        run(&CompareArgs { threshold: 5.0, ..args() })
+            .unwrap_err()
+            .to_string()
+            .contains("0.05 for 5 %")
+    );
+}

@@ -1,0 +1,111 @@
+//! Goal: result documents without a measurement. Method: one lab, load and machine, and trials as they are given.
+
+use std::collections::BTreeMap;
+
+use crate::result::{
+    Account, Arrivals, Bucket, CpuUse, Document, Family, Findings, FlowChoice, FrameSize, Hook,
+    LabSetting, LoadKind, LoadSetting, Machine, Run, SCHEMA, TargetSetting, Topology, Trial,
+};
+
+/// Of these trials, each of their targets being one of the document's.
+pub(super) fn document(trials: Vec<Trial>) -> Document {
+    let mut targets: Vec<TargetSetting> = Vec::new();
+    for trial in &trials {
+        if targets.iter().all(|target| target.name != trial.target) {
+            let (name, command) = (trial.target.clone(), String::new());
+            targets.push(TargetSetting { name, command, rules: Vec::new() });
+        }
+    }
+    let empty = String::new;
+    Document {
+        schema: SCHEMA.to_owned(),
+        run: Run {
+            command: empty(),
+            version: empty(),
+            commit: empty(),
+            began: empty(),
+            seconds: 0.0,
+            suite: empty(),
+            complete: true,
+        },
+        machine: Machine {
+            kernel: "6.18".to_owned(),
+            cpu: "simulated".to_owned(),
+            cpus: 2,
+            memory_mib: 4_096,
+            governor: None,
+            stolen_share: 0.0,
+            mitigations: BTreeMap::new(),
+            sysctls: BTreeMap::new(),
+        },
+        lab: LabSetting {
+            hook: Hook::Forward,
+            topology: Topology::Shared,
+            pairs: 1,
+            offloads: false,
+            queues: "0-1".to_owned(),
+            load_cpus: vec![0, 1],
+            queue_cpus: vec![0, 1],
+            user_namespace: false,
+        },
+        load: LoadSetting {
+            kind: LoadKind::Xdp,
+            frame: FrameSize::Bytes(74),
+            flows: 1,
+            flow_choice: FlowChoice::Uniform,
+            arrivals: Arrivals::Constant,
+            family: Family::Ipv4,
+        },
+        targets,
+        findings: Findings::default(),
+        trials,
+    }
+}
+
+/// One trial a round, at so many us of CPU a packet.
+pub(super) fn cpu_trials(target: &str, us_per_packet: &[f64]) -> Vec<Trial> {
+    let trials = us_per_packet.iter().enumerate().map(|(round, us)| {
+        let (receive_calls, send_calls) = (None, None);
+        let cpu = CpuUse {
+            us: us * 1e5,
+            answered: 100_000,
+            receive_calls,
+            send_calls,
+            resident_kib_max: 0,
+        };
+        Trial { cpu: Some(cpu), ..trial("cpu", target, round) }
+    });
+    trials.collect()
+}
+
+/// One trial a round, with this median delay.
+pub(super) fn latency_trials(target: &str, pps: f64, median_us: &[f64]) -> Vec<Trial> {
+    let trials = median_us.iter().enumerate().map(|(round, us)| {
+        let bucket = |factor: f64| {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few us")]
+            let ns = (us * factor * 1e3).round() as u64;
+            Bucket { ns, count: 1_000 }
+        };
+        let latency = [0.8, 1.0, 3.0].map(bucket).to_vec();
+        Trial { intended_pps: Some(pps), latency, ..trial("latency", target, round) }
+    });
+    trials.collect()
+}
+
+fn trial(purpose: &str, target: &str, round: usize) -> Trial {
+    Trial {
+        purpose: purpose.to_owned(),
+        target: target.to_owned(),
+        round,
+        intended_pps: None,
+        seconds: 1.0,
+        account: Account::default(),
+        void: None,
+        lateness_us_p99: None,
+        stolen_share: 0.0,
+        cpu: None,
+        queues: Vec::new(),
+        latency: Vec::new(),
+        gbit_per_s: None,
+    }
+}
