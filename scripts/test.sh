@@ -13,6 +13,7 @@
 #   doc      rustdoc, warnings are errors
 #   unit     unit, property and documentation tests; no rights needed
 #   netns    the tests in tests/ folders: real queues, in network namespaces of their own
+#   bench    fanq-bench's smoke suite over three targets, and its page; root only
 #   demo     scripts/demo.sh, as root and without: both must end in `lost: 0`
 #   vm       scripts/vm.sh: the real nft rule on four CPUs
 #   CI=1     nothing may be skipped
@@ -21,7 +22,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/common.sh
 
-parts=(tidy fmt clippy doc unit netns demo vm)
+parts=(tidy fmt clippy doc unit netns bench demo vm)
 part_seconds_max=600
 running=
 
@@ -119,11 +120,27 @@ part_unit() {
 }
 
 part_netns() {
-    need ip:iproute2 iptables:iptables nft:nftables unshare:util-linux || skip "$why"
+    need ip:iproute2 iptables:iptables nft:nftables unshare:util-linux ethtool:ethtool || skip "$why"
+    need chromium:chromium || say "the report is not laid out in a browser: $why"
     can_enter_namespaces || skip "$why"
     local test=(cargo test --locked --workspace --features fanq/_privileged --test '*')
     "${test[@]}" --no-run # out here, where the network may be needed
     in_namespaces "${test[@]}" --no-fail-fast
+}
+
+# Whether it measures at all, not what: the figures of a debug build on a busy machine mean nothing.
+part_bench() {
+    need ip:iproute2 iptables:iptables unshare:util-linux || skip "$why"
+    ((EUID == 0)) || skip "loading BPF programs needs root"
+    cargo build --locked --package fanq-tools --package fanq-bench
+    scripts/peers.sh build plain
+    local out
+    out=$(mktemp -d)
+    # shellcheck disable=SC2064 # the folder of now
+    trap "rm -rf '$out'" EXIT
+    target/debug/fanq-bench run --suite smoke --target fanq --target limit --target kernel --out "$out/smoke.json"
+    target/debug/fanq-bench report "$out/smoke.json"
+    grep -q '</svg>' "$out/smoke.html"
 }
 
 part_demo() {

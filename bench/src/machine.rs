@@ -41,7 +41,7 @@ impl StolenTime {
 /// Describes this machine.
 pub(crate) fn describe(stolen_share: f64) -> Machine {
     Machine {
-        kernel: format!("Linux {} {}", read("/proc/sys/kernel/osrelease"), std::env::consts::ARCH),
+        kernel: format!("{} {}", read("/proc/sys/kernel/osrelease"), std::env::consts::ARCH),
         cpu: cpu_model(&read("/proc/cpuinfo")),
         cpus: std::thread::available_parallelism().map_or(0, usize::from),
         memory_mib: memory_mib(&read("/proc/meminfo")),
@@ -116,6 +116,6 @@ mod tests {
     fn files_of_the_kernel_are_read_as_they_are() {
         assert_eq!(cpu_model("processor : 0\nmodel name\t: A CPU\n"), "A CPU");
         assert_eq!(memory_mib("MemTotal:       2048000 kB\n"), 2000);
-        assert!(describe(0.0).kernel.starts_with("Linux "));
+        assert!(describe(0.0).kernel.ends_with(std::env::consts::ARCH));
     }
 }

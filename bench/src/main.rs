@@ -55,6 +55,8 @@ enum Command {
     Versus(versus::VersusArgs),
     /// Make, enter and end network namespaces to measure in.
     Lab(lab::LabArgs),
+    /// Make a load, through any target or none, and say what arrives.
+    Load(measure::LoadArgs),
     /// Measure all in one run: loss-free rates, delays, losses against load, CPU time.
     Run(measure::SuiteArgs),
     /// Measure CPU time per packet, targets in turn.
@@ -65,7 +67,7 @@ enum Command {
     Ndr(measure::NdrArgs),
     /// Measure losses from a tenth to the double of a rate.
     Curve(measure::CurveArgs),
-    /// Measure bulk transfer over one TCP connection, targets in turn.
+    /// Measure TCP, targets in turn: bulk through one connection, and short connections.
     Tcp(measure::TcpArgs),
     /// Measure the bare round trip over the lab's path, without a rule.
     PingPong(measure::PingPongArgs),
@@ -82,17 +84,24 @@ enum Command {
 fn main() -> ExitCode {
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
-        Err(asked) => {
-            // Where even this cannot be printed, nobody is left to say it to.
-            let _ = asked.print();
-            // Not clap's 2, which `compare` means something by.
-            return if asked.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-        }
+        Err(asked) => return say(&asked),
     };
     run(command).unwrap_or_else(|error| {
         eprintln!("fanq-bench: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// What clap has to say, with its exit status; but `compare` means something else by 2.
+fn say(asked: &clap::Error) -> ExitCode {
+    // Where even this cannot be printed, nobody is left to say it to.
+    let _ = asked.print();
+    let compares = std::env::args().nth(1).is_some_and(|word| word == "compare");
+    match u8::try_from(asked.exit_code()) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(status) if !compares => ExitCode::from(status),
+        _ => ExitCode::FAILURE,
+    }
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -105,6 +114,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Codec(args) => codec::run(&args)?,
         Command::Versus(args) => versus::run(&args)?,
         Command::Lab(args) => return lab::run(&args),
+        Command::Load(args) => return measure::load(&args),
         Command::Run(args) => return measure::suite(&args),
         Command::Cpu(args) => return measure::cpu(&args),
         Command::Latency(args) => return measure::latency(&args),

@@ -128,6 +128,24 @@ fn every_load_arrives_with_its_delays() {
 }
 
 #[test]
+fn tcp_goes_through_whole_and_in_short_connections() {
+    if !can_measure() {
+        return;
+    }
+    let ended = bench("tcp", "tcp --rounds 1 --seconds 0.3 --target fanq --target none ");
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let findings = &ended.result()["findings"];
+    for (question, figure) in [("tcp", "gbit_per_s"), ("connections", "per_second")] {
+        let found = findings[question].as_array().unwrap();
+        assert_eq!(found.len(), 2, "{question}");
+        assert!(found.iter().all(|finding| finding[figure]["median"].as_f64().unwrap() > 0.0));
+    }
+    let through_queues: Vec<_> =
+        ended.trials().into_iter().filter(|trial| trial["target"] == "fanq").collect();
+    assert!(through_queues.iter().all(|trial| trial["cpu"]["answered"].as_u64().unwrap() > 0));
+}
+
+#[test]
 fn a_rate_beyond_the_generator_is_void_not_wrong() {
     if !can_measure() {
         return;
@@ -171,19 +189,22 @@ fn targets_that_fail_are_named_and_what_was_measured_is_kept() {
 
 #[test]
 fn bad_input_ends_before_anything_is_built() {
-    for (line, said) in [
-        ("latency --target fnord ", "fnord"),
-        ("latency --target |exec:my-ips 0-3| ", "{queues}"),
-        ("latency --frame 20 ", "--frame 20"),
-        ("latency --flows 0 ", "--flows"),
-        ("ndr --lab no-such-lab ", "no-such-lab"),
-        ("sweep no-such-file.toml ", "no-such-file.toml"),
-        ("compare no-such-a.json no-such-b.json ", "no-such-a.json"),
+    for (status, line, said) in [
+        (2, "latency --target fnord ", "fnord"),
+        (2, "latency --target |exec:my-ips 0-3| ", "{queues}"),
+        (2, "latency --flows 0 ", "--flows"),
+        (2, "latency --seconds 0 ", "0.01 to 3600"),
+        (2, "ndr --first fast ", "--first"),
+        (1, "latency --frame 20 ", "--frame 20"),
+        (1, "ndr --lab no-such-lab ", "no-such-lab"),
+        (1, "sweep no-such-file.toml ", "no-such-file.toml"),
+        (1, "compare no-such-a.json no-such-b.json ", "no-such-a.json"),
+        (1, "compare ", "Usage"),
     ] {
         let words: Vec<_> = line.split('|').flat_map(split_words).collect();
         let output = Command::new(BENCH).args(&words).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{line}: {stderr}");
+        assert_eq!(output.status.code(), Some(status), "{line}: {stderr}");
         assert!(stderr.contains(said), "{line}: {stderr}");
     }
     let ended = bench("nowhere/result", "latency --target none --rounds 1 --seconds 0.1 ");

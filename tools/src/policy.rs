@@ -1,8 +1,9 @@
-//! The built-in inspector of `fanq run`: accepts, drops, or drops a share at random.
+//! The built-in inspector of `fanq run`: accepts, drops, or drops a share at random; it may spend time on each
+//! packet, to stand for an inspector that has work to do.
 
 use std::str::FromStr;
 
-use fanq::{Inspector, Packet, Verdict};
+use fanq::{Inspector, Packet, Timestamp, Verdict};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -43,12 +44,13 @@ impl FromStr for Policy {
 #[derive(Debug)]
 pub(crate) struct PolicyInspector {
     policy: Policy,
+    work_ns: u32,
     random: SmallRng,
 }
 
 impl PolicyInspector {
-    pub(crate) fn new(policy: Policy) -> Self {
-        Self { policy, random: SmallRng::from_rng(&mut rand::rng()) }
+    pub(crate) fn new(policy: Policy, work_ns: u32) -> Self {
+        Self { policy, work_ns, random: SmallRng::from_rng(&mut rand::rng()) }
     }
 
     #[inline]
@@ -65,12 +67,21 @@ impl PolicyInspector {
 impl Inspector for PolicyInspector {
     #[inline]
     fn inspect(&mut self, _packet: &mut Packet<'_>) -> Verdict {
+        if self.work_ns > 0 {
+            spend(self.work_ns);
+        }
         self.decide()
     }
 
     fn unseen(&mut self) -> Verdict {
         self.decide()
     }
+}
+
+/// Keeps the CPU busy for so long. The clock itself takes some of it: below about 50 ns it is longer.
+fn spend(ns: u32) {
+    let until = Timestamp::now().0 + u64::from(ns);
+    while Timestamp::now().0 < until {}
 }
 
 #[cfg(test)]
@@ -91,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_share_drops_about_that_share() {
-        let mut inspector = PolicyInspector::new(Policy::DropShare(0.1));
+        let mut inspector = PolicyInspector::new(Policy::DropShare(0.1), 0);
         let dropped = (0..100_000).filter(|_| inspector.decide() == Verdict::DROP).count();
         // Ten standard deviations around 10,000.
         assert!((9_050..10_950).contains(&dropped), "{dropped} of 100000");

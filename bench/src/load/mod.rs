@@ -1,6 +1,6 @@
 //! Load: packets in a known order at known times, from one sender on each CPU.
 //!
-//! A sender takes a [`Schedule`](schedule::Schedule) and returns a [`SentLog`]: when each packet was really sent. The
+//! A sender takes a [`Schedule`] and returns a [`SentLog`]: when each packet was really sent. The
 //! sink logs when each arrived ([`crate::sink`]); all figures come from these two logs and the schedule.
 //!
 //! Invariant: senders are open-loop. They are pinned, and fill the queue of their CPU.

@@ -70,7 +70,8 @@ pub(crate) fn measure(session: &mut Session, question: CpuQuestion) -> anyhow::R
     session.save()
 }
 
-/// Round by round, void ones too: a ratio needs both of its round, and CPU time does not hang on lateness.
+/// Round by round, void ones too: a ratio needs both of its round, and neither a late generator nor time that the host
+/// took is in a target's own CPU time.
 fn costs(trials: &[Trial]) -> Vec<f64> {
     trials.iter().filter_map(us_per_packet).collect()
 }

@@ -4,6 +4,7 @@
 
 mod cpu;
 mod delay;
+mod load;
 mod options;
 mod ping_pong;
 mod rates;
@@ -23,9 +24,11 @@ use crate::search::Plan;
 use crate::target::Target;
 use cpu::CpuQuestion;
 use delay::DelayQuestion;
-use options::MeasureOptions;
+use options::{MeasureOptions, rate, seconds, times};
 use session::Session;
+use tcp::TcpQuestion;
 
+pub(crate) use load::{LoadArgs, run as load};
 pub(crate) use ping_pong::{PingPongArgs, run as ping_pong};
 pub(crate) use suite::{SuiteArgs, run as suite};
 
@@ -33,13 +36,13 @@ pub(crate) use suite::{SuiteArgs, run as suite};
 #[derive(Debug, Args)]
 pub(crate) struct CpuArgs {
     /// Rounds, each with every target once
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value = "20", value_parser = times)]
     rounds: usize,
     /// Packets of each sender in one trial
     #[arg(long, default_value_t = 500_000)]
     packets: u64,
     /// Packets a second, all senders together [default: as fast as they go]
-    #[arg(long)]
+    #[arg(long, value_parser = rate)]
     rate: Option<f64>,
     #[command(flatten)]
     options: MeasureOptions,
@@ -49,13 +52,13 @@ pub(crate) struct CpuArgs {
 #[derive(Debug, Args)]
 pub(crate) struct LatencyArgs {
     /// Packets a second, all senders together; as often as wanted
-    #[arg(long = "rate", default_values_t = [1000.0])]
+    #[arg(long = "rate", default_values = ["1000"], value_parser = rate)]
     rates: Vec<f64>,
     /// Rounds, each with every target once
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value = "5", value_parser = times)]
     rounds: usize,
     /// Seconds of one trial
-    #[arg(long, default_value_t = 4.0)]
+    #[arg(long, default_value = "4.0", value_parser = seconds)]
     seconds: f64,
     #[command(flatten)]
     options: MeasureOptions,
@@ -65,13 +68,13 @@ pub(crate) struct LatencyArgs {
 #[derive(Debug, Args)]
 pub(crate) struct NdrArgs {
     /// The rate tried first, in packets a second
-    #[arg(long, default_value_t = 100_000.0)]
+    #[arg(long, default_value = "100000", value_parser = rate)]
     first: f64,
     /// The highest rate tried
-    #[arg(long, default_value_t = 2_000_000.0)]
+    #[arg(long, default_value = "2000000", value_parser = rate)]
     highest: f64,
     /// Seconds of one trial
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value = "1.0", value_parser = seconds)]
     seconds: f64,
     /// How far apart the bounds may be in the end, as a share
     #[arg(long, default_value_t = 0.02)]
@@ -80,7 +83,7 @@ pub(crate) struct NdrArgs {
     #[arg(long, default_value_t = 5)]
     repeat: u32,
     /// Trials for one target
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, default_value = "120", value_parser = times)]
     trials: usize,
     #[command(flatten)]
     options: MeasureOptions,
@@ -90,10 +93,10 @@ pub(crate) struct NdrArgs {
 #[derive(Debug, Args)]
 pub(crate) struct CurveArgs {
     /// The rate that 100 % stands for, in packets a second
-    #[arg(long)]
+    #[arg(long, value_parser = rate)]
     reference: f64,
     /// Seconds of one trial
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value = "2.0", value_parser = seconds)]
     seconds: f64,
     #[command(flatten)]
     options: MeasureOptions,
@@ -106,13 +109,13 @@ pub(crate) struct SweepArgs {
     #[arg(value_name = "FILE.toml")]
     axes: PathBuf,
     /// Rounds, each with every combination once
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value = "5", value_parser = times)]
     rounds: usize,
     /// Packets of each sender in one trial
     #[arg(long, default_value_t = 300_000)]
     packets: u64,
     /// Packets a second, all senders together [default: as fast as they go]
-    #[arg(long)]
+    #[arg(long, value_parser = rate)]
     rate: Option<f64>,
     #[command(flatten)]
     options: MeasureOptions,
@@ -130,10 +133,10 @@ pub(crate) fn sweep(args: &SweepArgs) -> anyhow::Result<ExitCode> {
 #[derive(Debug, Args)]
 pub(crate) struct TcpArgs {
     /// Rounds, each with every target once
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value = "7", value_parser = times)]
     rounds: usize,
     /// Seconds of one trial
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value = "2.0", value_parser = seconds)]
     seconds: f64,
     #[command(flatten)]
     options: MeasureOptions,
@@ -141,7 +144,8 @@ pub(crate) struct TcpArgs {
 
 /// `fanq-bench tcp`
 pub(crate) fn tcp(args: &TcpArgs) -> anyhow::Result<ExitCode> {
-    in_session(&args.options, "", |session| tcp::measure(session, args.rounds, args.seconds))
+    let question = TcpQuestion { rounds: args.rounds, seconds: args.seconds };
+    in_session(&args.options, "", |session| tcp::measure(session, question))
 }
 
 /// `fanq-bench cpu`

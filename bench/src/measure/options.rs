@@ -16,8 +16,8 @@ use crate::target::{Service, Target};
 #[derive(Debug, Args)]
 pub(crate) struct MeasureOptions {
     /// What to measure, as often as wanted: none, kernel, fanq, fanq:OPTIONS, limit, multi, single,
-    /// libnetfilter_queue, nfq, netfilterqueue, or exec:COMMAND with {queues} (0-3) or {first} and {last} in it.
-    /// The first is what the others are compared with
+    /// libnetfilter_queue, nfq, netfilterqueue, or exec:COMMAND with {queues} (0-3) or {first} and {last} in it;
+    /// NAME=TARGET gives it another name. The first is what the others are compared with
     #[arg(long = "target", value_name = "TARGET", default_value = "fanq")]
     pub(crate) targets: Vec<Target>,
     #[command(flatten)]
@@ -111,6 +111,31 @@ impl MeasureOptions {
     }
 }
 
+/// Packets a second.
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
+    let pps: f64 = text.parse().map_err(|_| "packets a second".to_owned())?;
+    if (1.0..=1e8).contains(&pps) {
+        Ok(pps)
+    } else {
+        Err("1 to 100000000 packets a second".to_owned())
+    }
+}
+
+/// The length of a trial.
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "seconds".to_owned())?;
+    let allowed = (0.01..=3600.0).contains(&seconds);
+    if allowed { Ok(seconds) } else { Err("0.01 to 3600 seconds".to_owned()) }
+}
+
+/// How often something is done.
+pub(crate) fn times(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(times @ 1..=10_000) => Ok(times),
+        _ => Err("1 to 10000 times".to_owned()),
+    }
+}
+
 fn frame_size(text: &str) -> Result<FrameSize, String> {
     match text {
         "imix" => Ok(FrameSize::Imix),
@@ -148,6 +173,10 @@ mod tests {
         for bad in ["", "burst", "burst:0", "burst:x", "even"] {
             assert!(arrivals(bad).is_err(), "{bad:?} was taken");
         }
+        assert!(rate("0").is_err() && rate("nan").is_err() && rate("fast").is_err());
+        assert_eq!(rate("1e6"), Ok(1e6));
+        assert!(seconds("0").is_err() && seconds("inf").is_err() && seconds("-1").is_err());
+        assert!(times("0").is_err() && times("1").is_ok());
         assert!(frame_size("70000").is_err() && frame_size("large").is_err());
     }
 }

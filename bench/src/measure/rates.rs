@@ -11,7 +11,6 @@ struct AtRate<'a> {
     session: &'a mut Session,
     target: &'a Target,
     count: usize,
-    /// An error that is no outcome.
     purpose: &'static str,
 }
 
@@ -30,7 +29,7 @@ impl Trials for AtRate<'_> {
             delays: false,
             on_queue_cpus: false,
         };
-        let trial = self.session.trial_once(&request)?;
+        let trial = self.session.trial(&request)?;
         Ok(Outcome {
             lost_share: trial.account.lost_share(),
             reached: !is_late(&trial),

@@ -18,7 +18,7 @@ use crate::lab::Lab;
 use crate::machine::{self, StolenTime};
 use crate::result::{Document, Findings, Run, SCHEMA, TargetSetting, Trial};
 use crate::target::Target;
-use crate::trial::{Bench, Request, rules};
+use crate::trial::{Bench, Request, Traffic, rules};
 
 /// A command that is measuring.
 #[derive(Debug)]
@@ -118,14 +118,15 @@ impl Session {
     }
 
     /// Runs a trial of TCP and keeps it.
-    pub(crate) fn stream(
+    pub(crate) fn tcp(
         &mut self,
         target: &Target,
+        traffic: Traffic,
         round: usize,
         seconds: f64,
     ) -> anyhow::Result<Trial> {
         self.ensure_wanted()?;
-        let trial = self.bench.run_stream(target, round, seconds)?;
+        let trial = self.bench.run_tcp(target, traffic, round, seconds)?;
         self.document.trials.push(trial.clone());
         self.progress.tick();
         Ok(trial)

@@ -1,8 +1,7 @@
 //! Suites: all questions in one run, in three sizes.
 //!
 //! Order: loss-free rates first, since the loads of the others follow from them; then delay at 1,000 packets a second
-//! and at half of the slowest target's loss-free rate; loss from 10 % to 200 % of each target's own; CPU time; one TCP
-//! connection.
+//! and at half of the slowest target's loss-free rate; loss from 10 % to 200 % of each target's own; CPU time; TCP.
 
 use std::process::ExitCode;
 
@@ -14,7 +13,7 @@ use super::delay::{self, DelayQuestion};
 use super::options::MeasureOptions;
 use super::rates;
 use super::session::Session;
-use super::tcp;
+use super::tcp::{self, TcpQuestion};
 use crate::search::Plan;
 use crate::target::Target;
 
@@ -47,8 +46,7 @@ struct Scope {
     curve_seconds: f64,
     shares: &'static [f64],
     cpu: CpuQuestion,
-    tcp_rounds: usize,
-    tcp_seconds: f64,
+    tcp: TcpQuestion,
 }
 
 impl Suite {
@@ -70,8 +68,7 @@ impl Suite {
                 curve_seconds: 0.2,
                 shares: &[0.5, 1.0, 2.0],
                 cpu: CpuQuestion { rounds: 2, packets: 100_000, pps: None },
-                tcp_rounds: 1,
-                tcp_seconds: 0.5,
+                tcp: TcpQuestion { rounds: 1, seconds: 0.5 },
             },
             Self::Standard => Scope {
                 plan: Plan {
@@ -86,8 +83,7 @@ impl Suite {
                 curve_seconds: 0.7,
                 shares: &rates::SHARES,
                 cpu: CpuQuestion { rounds: 11, packets: 300_000, pps: None },
-                tcp_rounds: 7,
-                tcp_seconds: 1.5,
+                tcp: TcpQuestion { rounds: 7, seconds: 1.5 },
             },
             Self::Full => Scope {
                 plan: Plan { width: 0.01, ..plan },
@@ -96,8 +92,7 @@ impl Suite {
                 curve_seconds: 5.0,
                 shares: &rates::SHARES,
                 cpu: CpuQuestion { rounds: 25, packets: 1_000_000, pps: None },
-                tcp_rounds: 20,
-                tcp_seconds: 10.0,
+                tcp: TcpQuestion { rounds: 20, seconds: 10.0 },
             },
         }
     }
@@ -124,7 +119,7 @@ fn all(session: &mut Session, scope: &Scope) -> anyhow::Result<()> {
     if targets.iter().any(Target::is_program) {
         cpu::measure(session, scope.cpu)?;
     }
-    tcp::measure(session, scope.tcp_rounds, scope.tcp_seconds)?;
+    tcp::measure(session, scope.tcp)?;
     ensure!(!session.document.trials.is_empty(), "nothing was measured");
     Ok(())
 }

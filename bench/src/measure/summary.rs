@@ -55,6 +55,13 @@ pub(crate) fn print(document: &Document) {
     for tcp in &findings.tcp {
         println!("{:<24} one TCP connection, Gbit/s: {}", tcp.target, show(tcp.gbit_per_s, 2));
     }
+    for short in &findings.connections {
+        println!(
+            "{:<24} short TCP connections a second: {}",
+            short.target,
+            show(short.per_second, 0)
+        );
+    }
     let void = document.trials.iter().filter(|trial| trial.void.is_some()).count();
     println!(
         "{} trials, {void} of them void; the host took {:.2} % of the CPU time",

@@ -1,13 +1,50 @@
-//! Bulk transfer over one TCP connection, targets in turn.
+//! What TCP gets through the queues, targets in turn: one long connection, and many short ones.
 
 use super::session::Session;
-use crate::result::TcpFinding;
+use crate::result::{ConnectionFinding, TcpFinding};
 use crate::statistics::{SEED, estimate};
+use crate::trial::Traffic;
 
-/// Measures all targets.
-pub(crate) fn measure(session: &mut Session, rounds: usize, seconds: f64) -> anyhow::Result<()> {
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TcpQuestion {
+    pub(crate) rounds: usize,
+    /// Of one trial.
+    pub(crate) seconds: f64,
+}
+
+/// Measures all targets with both kinds of traffic.
+pub(crate) fn measure(session: &mut Session, question: TcpQuestion) -> anyhow::Result<()> {
+    for traffic in [Traffic::Bulk, Traffic::Connections] {
+        let figures = figures(session, traffic, question)?;
+        let gso = session.document.lab.offloads;
+        let findings = &mut session.document.findings;
+        for (target, figures) in session.targets.iter().zip(&figures) {
+            let target = target.name.clone();
+            match (traffic, estimate(figures, SEED)) {
+                (Traffic::Bulk, Some(gbit_per_s)) => {
+                    findings.tcp.push(TcpFinding { target, gso, gbit_per_s });
+                }
+                (Traffic::Connections, Some(per_second)) => {
+                    findings.connections.push(ConnectionFinding { target, per_second });
+                }
+                (_, None) => {}
+            }
+        }
+        session.save()?;
+    }
+    Ok(())
+}
+
+/// Gbit/s or connections a second, by target and round.
+fn figures(
+    session: &mut Session,
+    traffic: Traffic,
+    question: TcpQuestion,
+) -> anyhow::Result<Vec<Vec<f64>>> {
+    let TcpQuestion { rounds, seconds } = question;
     let targets = session.targets.clone();
-    let mut rates: Vec<Vec<f64>> = vec![Vec::new(); targets.len()];
+    let mut figures: Vec<Vec<f64>> = vec![Vec::new(); targets.len()];
     for round in 0..rounds {
         let mut order: Vec<usize> = (0..targets.len()).collect();
         if round % 2 == 1 {
@@ -16,15 +53,9 @@ pub(crate) fn measure(session: &mut Session, rounds: usize, seconds: f64) -> any
         for index in order {
             let target = &targets[index];
             session.say(&format!("tcp, round {} of {rounds}: {}", round + 1, target.name));
-            rates[index].extend(session.stream(target, round, seconds)?.gbit_per_s);
+            let trial = session.tcp(target, traffic, round, seconds)?;
+            figures[index].extend(trial.gbit_per_s.or(trial.connections_per_s));
         }
     }
-    for (target, rates) in targets.iter().zip(&rates) {
-        let gso = session.document.lab.offloads;
-        if let Some(gbit_per_s) = estimate(rates, SEED) {
-            let target = target.name.clone();
-            session.document.findings.tcp.push(TcpFinding { target, gso, gbit_per_s });
-        }
-    }
-    session.save()
+    Ok(figures)
 }

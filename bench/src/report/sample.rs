@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 
 use crate::result::{
-    Account, Arrivals, Bucket, CpuFinding, CpuUse, CurveFinding, CurvePoint, Document, Estimate,
-    Family, Findings, FlowChoice, FrameSize, Hook, LabSetting, LatencyFinding, Limit, LoadKind,
-    LoadSetting, Machine, Percentile, QueueShare, RateFinding, Run, SCHEMA, TargetSetting,
-    TcpFinding, Topology, Trial,
+    Account, Arrivals, Bucket, ConnectionFinding, CpuFinding, CpuUse, CurveFinding, CurvePoint,
+    Document, Estimate, Family, Findings, FlowChoice, FrameSize, Hook, LabSetting, LatencyFinding,
+    Limit, LoadKind, LoadSetting, Machine, Percentile, QueueShare, RateFinding, Run, SCHEMA,
+    TargetSetting, TcpFinding, Topology, Trial,
 };
 
 const TRIALS: usize = 7;
@@ -65,6 +65,7 @@ pub(crate) fn document() -> Document {
             .flat_map(|made_up| LOADS.map(|load| latency(made_up, load)))
             .collect(),
         tcp: TARGETS.iter().flat_map(|made_up| [tcp(made_up, true), tcp(made_up, false)]).collect(),
+        connections: TARGETS.iter().map(connections).collect(),
     };
     for round in 0..TRIALS {
         for made_up in &TARGETS {
@@ -234,6 +235,11 @@ fn tcp(made_up: &MadeUp, gso: bool) -> TcpFinding {
     TcpFinding { target: made_up.name.to_owned(), gso, gbit_per_s: estimate(gbit, 0.04) }
 }
 
+fn connections(made_up: &MadeUp) -> ConnectionFinding {
+    let per_second = estimate(made_up.gbit * 1500.0, 0.05);
+    ConnectionFinding { target: made_up.name.to_owned(), per_second }
+}
+
 fn trial(made_up: &MadeUp, round: usize, purpose: &str, offered: u64) -> Trial {
     Trial {
         purpose: purpose.to_owned(),
@@ -249,6 +255,7 @@ fn trial(made_up: &MadeUp, round: usize, purpose: &str, offered: u64) -> Trial {
         queues: Vec::new(),
         latency: Vec::new(),
         gbit_per_s: None,
+        connections_per_s: None,
     }
 }
 

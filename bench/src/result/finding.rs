@@ -13,6 +13,8 @@ pub(crate) struct Findings {
     pub(crate) curves: Vec<CurveFinding>,
     pub(crate) latencies: Vec<LatencyFinding>,
     pub(crate) tcp: Vec<TcpFinding>,
+    #[serde(default)]
+    pub(crate) connections: Vec<ConnectionFinding>,
 }
 
 /// A median with its bootstrap interval.
@@ -119,4 +121,11 @@ pub(crate) struct TcpFinding {
     pub(crate) target: String,
     pub(crate) gso: bool,
     pub(crate) gbit_per_s: Estimate,
+}
+
+/// TCP connections one after the other, each with one short request and its answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ConnectionFinding {
+    pub(crate) target: String,
+    pub(crate) per_second: Estimate,
 }

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 pub(crate) use finding::{
-    CpuFinding, CurveFinding, CurvePoint, Estimate, Findings, LatencyFinding, Limit, Percentile,
-    RateFinding, TcpFinding,
+    ConnectionFinding, CpuFinding, CurveFinding, CurvePoint, Estimate, Findings, LatencyFinding,
+    Limit, Percentile, RateFinding, TcpFinding,
 };
 pub(crate) use setting::{
     Arrivals, Family, FlowChoice, FrameSize, Hook, LabSetting, LoadKind, LoadSetting, Machine, Run,

@@ -29,6 +29,7 @@ pub(crate) struct Run {
 /// What it ran on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Machine {
+    /// Release and architecture.
     pub(crate) kernel: String,
     pub(crate) cpu: String,
     pub(crate) cpus: usize,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// One trial.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Trial {
-    /// What it was for: `cpu`, `ndr`, `curve`, `latency`, `tcp`, `sweep`.
+    /// What it was for: `cpu`, `ndr`, `curve`, `latency`, `tcp`, `connections`.
     pub(crate) purpose: String,
     pub(crate) target: String,
     /// Counts up over the run; targets of one round are neighbours.
@@ -30,8 +30,11 @@ pub(crate) struct Trial {
     pub(crate) queues: Vec<QueueShare>,
     /// One-way delays; empty where they were not asked for.
     pub(crate) latency: Vec<Bucket>,
-    /// TCP only.
+    /// Bulk TCP only.
     pub(crate) gbit_per_s: Option<f64>,
+    /// Short TCP connections only.
+    #[serde(default)]
+    pub(crate) connections_per_s: Option<f64>,
 }
 
 /// Where each packet went: offered = delivered + all the others.

@@ -18,7 +18,7 @@ pub(crate) use process::Running;
 /// One target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
-    /// As given.
+    /// As given, or the name that it was given.
     pub(crate) name: String,
     kind: Kind,
 }
@@ -32,7 +32,7 @@ enum Kind {
     /// `fanq run`, with more options.
     Fanq(Vec<String>),
     /// One of the programs that `scripts/peers.sh` builds.
-    Peer,
+    Peer(String),
     /// A command with `{queues}`, `{first}`, `{last}` in it.
     Exec(Vec<String>),
 }
@@ -50,10 +50,13 @@ pub(crate) struct Service {
 impl std::str::FromStr for Target {
     type Err = String;
 
-    fn from_str(name: &str) -> Result<Self, String> {
+    /// `SPEC`, or `NAME=SPEC` to give it a name of one's own.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, spec) =
+            text.split_once('=').filter(|(name, _)| is_name(name)).unwrap_or((text, text));
         let words =
             |text: &str| text.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let kind = match name.split_once(':').unwrap_or((name, "")) {
+        let kind = match spec.split_once(':').unwrap_or((spec, "")) {
             ("none", "") => Kind::None,
             ("kernel", "") => Kind::Kernel,
             ("fanq", options) => Kind::Fanq(words(options)),
@@ -65,10 +68,10 @@ impl std::str::FromStr for Target {
                 );
             }
             ("exec", command) => Kind::Exec(words(command)),
-            (peer, "") if peers::names().any(|name| name == peer) => Kind::Peer,
+            (peer, "") if peers::names().any(|name| name == peer) => Kind::Peer(peer.to_owned()),
             _ => {
                 return Err(format!(
-                    "no target {name:?}; there are none, kernel, fanq, fanq:OPTIONS, {}, exec:COMMAND",
+                    "no target {spec:?}; there are none, kernel, fanq, fanq:OPTIONS, {}, exec:COMMAND",
                     peers::names().collect::<Vec<_>>().join(", ")
                 ));
             }
@@ -119,7 +122,7 @@ impl Target {
                 command.extend(options.iter().map(OsString::from));
                 command
             }
-            Kind::Peer => peers::command(&self.name, *queues, cpus, *maxlen, *rcvbuf)?,
+            Kind::Peer(name) => peers::command(name, *queues, cpus, *maxlen, *rcvbuf)?,
             Kind::Exec(words) => words
                 .iter()
                 .map(|word| {
@@ -132,6 +135,12 @@ impl Target {
         };
         Ok(Some(command))
     }
+}
+
+/// What may stand before the `=`: no part of a target itself.
+fn is_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_. ".contains(&byte);
+    !text.is_empty() && text.bytes().all(allowed)
 }
 
 /// A program of ours, where this one lies.
@@ -157,6 +166,17 @@ mod tests {
         for name in ["", "nothing", "none:1", "exec:", "exec:my-ips 0-3"] {
             assert!(name.parse::<Target>().is_err(), "{name:?} was taken");
         }
+    }
+
+    #[test]
+    fn a_target_may_have_a_name_of_its_own() {
+        let named: Target = "mine=exec:my-ips --set a=b {queues}".parse().unwrap();
+        assert_eq!(named.name, "mine");
+        assert_eq!(named.kind, "exec:my-ips --set a=b {queues}".parse::<Target>().unwrap().kind);
+        let limit: Target = "limit".parse().unwrap();
+        assert_eq!(limit.again().kind, limit.kind);
+        assert_ne!(limit.again().name, limit.name);
+        assert_eq!("fanq:--rcvbuf=1MiB".parse::<Target>().unwrap().name, "fanq:--rcvbuf=1MiB");
     }
 
     #[test]

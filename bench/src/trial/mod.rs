@@ -31,6 +31,7 @@ use crate::target::{Running, Service, Target, account};
 
 use passage::Passage;
 use rules::{Action, Rules, Selection};
+pub(crate) use stream::Traffic;
 
 /// What is to be tried.
 #[derive(Debug, Clone)]
@@ -163,6 +164,7 @@ impl Bench {
             queues,
             latency: if request.delays { passage.delays.to_buckets() } else { Vec::new() },
             gbit_per_s: None,
+            connections_per_s: None,
         })
     }
 

@@ -16,7 +16,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-const CHARTS: [&str; 7] = ["delay", "loss", "goodput", "cpu", "rates", "queues", "tcp"];
+const CHARTS: [&str; 8] =
+    ["delay", "loss", "goodput", "cpu", "rates", "queues", "tcp", "connections"];
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 /// The first screen of a desk.
 const SCREEN_HEIGHT: i64 = 900;

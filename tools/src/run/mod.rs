@@ -22,9 +22,9 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let options = RunOptions::resolve(args)?;
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
         .context("installing the signal handlers")?;
-    let policy = options.policy;
+    let (policy, work_ns) = (options.policy, options.work_ns);
     let mut engine = fanq::EngineBuilder::from(options.engine.clone())
-        .start(move |_worker| PolicyInspector::new(policy))?;
+        .start(move |_worker| PolicyInspector::new(policy, work_ns))?;
     let interrupter = engine.interrupter();
     std::thread::spawn(move || {
         for _signal in &mut signals {

@@ -52,6 +52,9 @@ struct Settings {
     /// What happens to packets: accept, drop, or drop:PERCENT [default: accept]
     #[arg(long, value_name = "POLICY")]
     policy: Option<Text<Policy>>,
+    /// Busy time for each packet, 0 to 1000000000 ns, to stand for an inspector's work [default: 0]
+    #[arg(long, value_name = "NS")]
+    work_ns: Option<u32>,
     /// Print a table to standard error every so many seconds [default: never]
     #[arg(long, value_name = "SECONDS")]
     stats: Option<f64>,
@@ -86,6 +89,7 @@ pub(crate) enum SummaryFormat {
 pub(crate) struct RunOptions {
     pub(crate) engine: EngineConfig,
     pub(crate) policy: Policy,
+    pub(crate) work_ns: u32,
     pub(crate) stats_every: Option<Duration>,
     pub(crate) summary: SummaryFormat,
     pub(crate) drain_limit: Duration,
@@ -121,6 +125,7 @@ impl RunOptions {
         Ok(Self {
             engine,
             policy: settings.policy.map_or(Policy::Accept, |text| text.0),
+            work_ns: work_ns(settings.work_ns.unwrap_or(0))?,
             stats_every: settings.stats.map(|s| seconds("stats", s)).transpose()?,
             summary: settings.summary.unwrap_or(SummaryFormat::Text),
             drain_limit: seconds("drain-limit", settings.drain_limit.unwrap_or(DRAIN_SECONDS))?,
@@ -143,11 +148,19 @@ impl Settings {
             wait: self.wait.or(other.wait),
             nice: self.nice.or(other.nice),
             policy: self.policy.or(other.policy),
+            work_ns: self.work_ns.or(other.work_ns),
             stats: self.stats.or(other.stats),
             summary: self.summary.or(other.summary),
             drain_limit: self.drain_limit.or(other.drain_limit),
         }
     }
+}
+
+fn work_ns(ns: u32) -> anyhow::Result<u32> {
+    if ns > WORK_NS_MAX {
+        return Err(usage(format!("work-ns {ns} is too long: at most {WORK_NS_MAX} ns a packet")));
+    }
+    Ok(ns)
 }
 
 fn read_file(path: &Path) -> anyhow::Result<Settings> {
@@ -259,6 +272,9 @@ impl FromStr for WaitText {
         }
     }
 }
+
+/// A second.
+const WORK_NS_MAX: u32 = 1_000_000_000;
 
 /// Long enough for a full queue at a slow inspector, short enough for a service manager's patience.
 const DRAIN_SECONDS: f64 = 5.0;

@@ -107,5 +107,6 @@ fn trial(purpose: &str, target: &str, round: usize) -> Trial {
         queues: Vec::new(),
         latency: Vec::new(),
         gbit_per_s: None,
+        connections_per_s: None,
     }
 }

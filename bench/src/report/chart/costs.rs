@@ -126,6 +126,30 @@ pub(super) fn tcp(document: &Document, lineup: &Lineup<'_>) -> Option<Chart> {
     )
 }
 
+pub(super) fn connections(document: &Document, lineup: &Lineup<'_>) -> Option<Chart> {
+    let mut table = Table::new(["Target", "Connections/s", "95 % interval", "Trials"]);
+    let mut rows = Vec::new();
+    for member in lineup.members() {
+        let found = document.findings.connections.iter().find(|f| f.target == member.name);
+        let Some(per_second) = found.map(|finding| &finding.per_second) else { continue };
+        table.row([
+            member.name.to_owned(),
+            three(per_second.median),
+            interval(per_second),
+            count(wide(per_second.n)),
+        ]);
+        rows.push(row(member, vec![bar(per_second, false)]));
+    }
+    bars(
+        ChartName::Connections,
+        "Short TCP connections",
+        "One after the other, each with one request and its answer; more is better. Whiskers: 95 % \
+         interval of the median.",
+        BarPlot { axis: "connections per second", key: None, rows },
+        table,
+    )
+}
+
 pub(super) fn queues(document: &Document, lineup: &Lineup<'_>) -> Option<Chart> {
     let mut table =
         Table::new(["Target", "Queue", "Packets", "Share", "Queue full", "Socket full"]);

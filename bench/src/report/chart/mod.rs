@@ -43,6 +43,8 @@ pub(crate) enum ChartName {
     Queues,
     /// Bulk TCP
     Tcp,
+    /// Short TCP connections
+    Connections,
 }
 
 /// One chart.
@@ -90,6 +92,7 @@ impl ChartName {
             Self::Rates => "rates",
             Self::Queues => "queues",
             Self::Tcp => "tcp",
+            Self::Connections => "connections",
         }
     }
 }
@@ -121,6 +124,7 @@ impl Chart {
             ChartName::Rates => costs::rates(document, lineup),
             ChartName::Queues => costs::queues(document, lineup),
             ChartName::Tcp => costs::tcp(document, lineup),
+            ChartName::Connections => costs::connections(document, lineup),
         }
     }
 

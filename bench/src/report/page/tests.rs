@@ -31,6 +31,7 @@ fn every_chart_has_as_many_marks_as_there_is_data() {
     assert_eq!(marks(&page, ChartName::Cpu, "whisker"), findings.cpu.len());
     assert_eq!(marks(&page, ChartName::Rates, "bar"), findings.rates.len());
     assert_eq!(marks(&page, ChartName::Tcp, "bar"), findings.tcp.len());
+    assert_eq!(marks(&page, ChartName::Connections, "bar"), findings.connections.len());
     assert_eq!(marks(&page, ChartName::Queues, "part"), 5 * 4, "five programs, four queues");
     // Six targets; 140,000 packets in all have no 99.99th percentile with ten beyond, 2 million have.
     assert_eq!(marks(&page, ChartName::Delay, "mark"), 6 * (5 + 5));
@@ -94,7 +95,7 @@ fn a_chart_without_data_is_left_out() {
     let page = draw(&document);
     let there = |name: ChartName| page.contains(&format!("id=\"chart-{}\"", name.as_str()));
     let there: Vec<_> = ChartName::value_variants().iter().filter(|name| there(**name)).collect();
-    assert_eq!(there, [&ChartName::Cpu, &ChartName::Rates]);
+    assert_eq!(there, [&ChartName::Cpu, &ChartName::Rates, &ChartName::Connections]);
     assert!(page.contains("<td>–</td>"), "a missing TCP rate is a dash");
 }
 
