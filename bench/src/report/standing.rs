@@ -131,12 +131,22 @@ fn estimated<'a>(name: &'a str, estimate: &Estimate) -> Entry<'a> {
 }
 
 fn rate<'a>(document: &'a Document, lineup: &Lineup<'a>) -> Standing<'a> {
-    let loss_free = document.findings.rates.iter().filter(|f| f.loss_allowed <= 0.0);
-    let entries = loss_free.filter(|f| lineup.is_program(&f.target)).map(|f| Entry {
+    let loss_free = || document.findings.rates.iter().filter(|f| f.loss_allowed <= 0.0);
+    let pps = |name: &str| loss_free().find(|f| f.target == name).map(|f| f.pps);
+    // By how many times a target has differed from itself.
+    let floor = lineup
+        .pairs()
+        .filter_map(|(name, again)| Some(pps(again)? / pps(name)?))
+        .map(|ratio| ratio.max(1.0 / ratio))
+        .filter(|times| times.is_finite())
+        .fold(1.0, f64::max);
+    let entries = loss_free().filter(|f| lineup.is_program(&f.target)).map(|f| Entry {
         at_least: f.limited_by != Limit::Loss,
         ..entry(&f.target, f.pps, (f.pps, f.upper_pps.unwrap_or(f64::INFINITY)))
     });
-    Standing::new(Better::More, entries.collect())
+    Standing::by(Better::More, entries.collect(), |best, other| {
+        other.ends.1 >= best.ends.0 || other.value * floor >= best.value
+    })
 }
 
 /// Level by the ratio paired by round, where one of the two is the first target; else by their intervals. Never
@@ -267,6 +277,26 @@ mod tests {
         rates.iter_mut().find(|f| f.target == "nfq").unwrap().upper_pps = Some(best);
         let standing = rate(&document, &Lineup::of(&document));
         assert_eq!(leaders(&standing), ["fanq", "nfq"]);
+    }
+
+    #[test]
+    fn a_rate_is_level_within_what_a_target_differs_from_itself() {
+        let mut document = sample::document();
+        let lead = |document: &Document| {
+            let lineup = Lineup::of(document);
+            rate(document, &lineup).leaders().map(|e| e.name.to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(lead(&document), ["fanq"]);
+        for finding in &mut document.findings.rates {
+            if finding.target == "fanq (again)" {
+                finding.pps /= 100.0;
+            }
+        }
+        assert_eq!(
+            lead(&document).len(),
+            4,
+            "a target a hundred times itself: nothing can be told"
+        );
     }
 
     #[test]
