@@ -26,8 +26,11 @@ mod verify_fanout;
 mod versus;
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::{Parser, Subcommand};
+use signal_hook::consts::SIGPIPE;
 
 /// Load, sinks and measurements for NFQUEUE programs.
 #[derive(Debug, Parser)]
@@ -82,6 +85,12 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Whoever reads the output may stop, as `head` does: then end, like other programs, rather than panic.
+    let always = Arc::new(AtomicBool::new(true));
+    if let Err(error) = signal_hook::flag::register_conditional_default(SIGPIPE, always) {
+        eprintln!("fanq-bench: SIGPIPE cannot be handled: {error}");
+        return ExitCode::FAILURE;
+    }
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
         Err(asked) => return say(&asked),

@@ -188,6 +188,14 @@ fn targets_that_fail_are_named_and_what_was_measured_is_kept() {
 }
 
 #[test]
+fn whoever_reads_may_stop() {
+    let line = format!("set -o pipefail; {BENCH} schema | head -c 1");
+    let output = Command::new("bash").args(["-c", &line]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(output.stdout, b"{");
+}
+
+#[test]
 fn bad_input_ends_before_anything_is_built() {
     for (status, line, said) in [
         (2, "latency --target fnord ", "fnord"),
