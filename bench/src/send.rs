@@ -11,6 +11,7 @@ use clap::Args;
 use fanq::{CpuList, Timestamp};
 use serde::Serialize;
 
+use crate::load::wait_until;
 use crate::stamp::Stamp;
 
 /// Options of `fanq-bench send`.
@@ -89,7 +90,7 @@ fn send_from(flow: u32, cpu: fanq::CpuId, args: &SendArgs) -> anyhow::Result<Sen
     for sequence in 0..args.count {
         let due = args.rate.map(|rate| due_at(start, sequence, rate));
         if let Some(due) = due {
-            wait_until(due);
+            wait_until(due, SPIN_BELOW);
             sent.late_ns_max = sent.late_ns_max.max(Timestamp::now().0.saturating_sub(due.0));
         }
         let sent_ns = due.unwrap_or_else(Timestamp::now).0;
@@ -115,20 +116,6 @@ fn send_from(flow: u32, cpu: fanq::CpuId, args: &SendArgs) -> anyhow::Result<Sen
 )]
 fn due_at(start: Timestamp, sequence: u64, rate: f64) -> Timestamp {
     Timestamp(start.0 + (sequence as f64 * 1e9 / rate) as u64)
-}
-
-/// Sleeps for the most part, then spins: a sleep alone is late by tens of microseconds.
-fn wait_until(due: Timestamp) {
-    loop {
-        let left = due.since(Timestamp::now());
-        if left.is_zero() {
-            return;
-        }
-        if left > SPIN_BELOW {
-            std::thread::sleep(left.saturating_sub(SPIN_BELOW));
-        }
-        std::hint::spin_loop();
-    }
 }
 
 const SPIN_BELOW: Duration = Duration::from_micros(150);

@@ -11,6 +11,7 @@ pub(crate) mod udp;
 pub(crate) mod xdp;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::bail;
 use fanq::Timestamp;
@@ -79,4 +80,18 @@ pub(crate) fn send(senders: &[Sender]) -> anyhow::Result<Vec<SentLog>> {
         };
         running.into_iter().map(join).collect()
     })
+}
+
+/// Sleeps for the most part, then spins: a sleep alone is late by tens of microseconds.
+pub(crate) fn wait_until(due: Timestamp, spin_below: Duration) {
+    loop {
+        let left = due.since(Timestamp::now());
+        if left.is_zero() {
+            return;
+        }
+        if left > spin_below {
+            std::thread::sleep(left.saturating_sub(spin_below));
+        }
+        std::hint::spin_loop();
+    }
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use fanq::{CpuId, Timestamp};
 
-use super::SentLog;
 use super::frame::Template;
 use super::schedule::Schedule;
+use super::{SentLog, wait_until};
 use crate::stamp::Stamp;
 use crate::sys::SendBatch;
 
@@ -58,7 +58,7 @@ impl UdpSender {
         let mut next = 0;
         while next < self.total {
             if self.schedule.is_paced() {
-                wait_until(Timestamp(start.0 + self.schedule.due_ns(next)));
+                wait_until(Timestamp(start.0 + self.schedule.due_ns(next)), SPIN_BELOW);
             }
             let now = Timestamp::now();
             batch.clear();
@@ -88,20 +88,6 @@ impl UdpSender {
 
     fn is_due(&self, sequence: u64, start: Timestamp, now: Timestamp) -> bool {
         !self.schedule.is_paced() || start.0 + self.schedule.due_ns(sequence) <= now.0
-    }
-}
-
-/// Sleeps for the most part, then spins: a sleep alone is late by tens of microseconds.
-fn wait_until(due: Timestamp) {
-    loop {
-        let left = due.since(Timestamp::now());
-        if left.is_zero() {
-            return;
-        }
-        if left > SPIN_BELOW {
-            std::thread::sleep(left.saturating_sub(SPIN_BELOW));
-        }
-        std::hint::spin_loop();
     }
 }
 

@@ -6,6 +6,7 @@
 use anyhow::ensure;
 
 use super::session::Session;
+use super::turns::turns;
 use crate::result::{CpuFinding, Trial};
 use crate::statistics::{SEED, estimate, median, ratio_of_pairs, spread_warning};
 use crate::trial::{Length, Request};
@@ -24,30 +25,19 @@ pub(crate) fn measure(session: &mut Session, question: CpuQuestion) -> anyhow::R
     let targets: Vec<_> = session.targets.iter().filter(|t| t.is_program()).cloned().collect();
     ensure!(!targets.is_empty(), "CPU time needs a target that is a program");
     let mut trials: Vec<Vec<Trial>> = vec![Vec::new(); targets.len()];
-    for round in 0..question.rounds {
-        let mut order: Vec<usize> = (0..targets.len()).collect();
-        if round % 2 == 1 {
-            order.reverse();
-        }
-        for index in order {
-            let target = &targets[index];
-            session.say(&format!(
-                "cpu, round {} of {}: {}",
-                round + 1,
-                question.rounds,
-                target.name
-            ));
-            let request = Request {
-                purpose: "cpu",
-                target,
-                round,
-                pps: question.pps,
-                length: Length::Packets(question.packets),
-                delays: false,
-                on_queue_cpus: true,
-            };
-            trials[index].push(session.trial_once(&request)?);
-        }
+    for (round, index) in turns(question.rounds, targets.len()) {
+        let target = &targets[index];
+        session.say(&format!("cpu, round {} of {}: {}", round + 1, question.rounds, target.name));
+        let request = Request {
+            purpose: "cpu",
+            target,
+            round,
+            pps: question.pps,
+            length: Length::Packets(question.packets),
+            delays: false,
+            on_queue_cpus: true,
+        };
+        trials[index].push(session.trial_once(&request)?);
     }
     let first = costs(&trials[0]);
     for (target, own) in targets.iter().zip(&trials) {

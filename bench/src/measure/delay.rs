@@ -1,6 +1,7 @@
 //! One-way delay at given rates, targets in turn.
 
 use super::session::Session;
+use super::turns::turns;
 use crate::result::{LatencyFinding, Trial};
 use crate::statistics::{Delays, SEED, estimate, median};
 use crate::target::Target;
@@ -23,29 +24,20 @@ pub(crate) fn measure(
     question: &DelayQuestion,
 ) -> anyhow::Result<()> {
     let mut trials: Vec<Vec<Trial>> = vec![Vec::new(); targets.len()];
-    for round in 0..question.rounds {
-        let mut order: Vec<usize> = (0..targets.len()).collect();
-        if round % 2 == 1 {
-            order.reverse();
-        }
-        for index in order {
-            let target = &targets[index];
-            let (this, all) = (round + 1, question.rounds);
-            session.say(&format!(
-                "delay at {}, round {this} of {all}: {}",
-                question.load, target.name
-            ));
-            let request = Request {
-                purpose: "latency",
-                target,
-                round,
-                pps: Some(question.pps),
-                length: Length::Seconds(question.seconds),
-                delays: true,
-                on_queue_cpus: false,
-            };
-            trials[index].push(session.trial(&request)?);
-        }
+    for (round, index) in turns(question.rounds, targets.len()) {
+        let target = &targets[index];
+        let (this, all) = (round + 1, question.rounds);
+        session.say(&format!("delay at {}, round {this} of {all}: {}", question.load, target.name));
+        let request = Request {
+            purpose: "latency",
+            target,
+            round,
+            pps: Some(question.pps),
+            length: Length::Seconds(question.seconds),
+            delays: true,
+            on_queue_cpus: false,
+        };
+        trials[index].push(session.trial(&request)?);
     }
     for (target, own) in targets.iter().zip(&trials) {
         let valid: Vec<_> = own.iter().filter(|trial| trial.void.is_none()).collect();

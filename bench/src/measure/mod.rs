@@ -13,6 +13,7 @@ mod suite;
 mod summary;
 mod sweep;
 mod tcp;
+mod turns;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
 //! What TCP gets through the queues, targets in turn: one long connection, and many short ones.
 
 use super::session::Session;
+use super::turns::turns;
 use crate::result::{ConnectionFinding, TcpFinding};
 use crate::statistics::{SEED, estimate};
 use crate::trial::Traffic;
@@ -45,17 +46,11 @@ fn figures(
     let TcpQuestion { rounds, seconds } = question;
     let targets = session.targets.clone();
     let mut figures: Vec<Vec<f64>> = vec![Vec::new(); targets.len()];
-    for round in 0..rounds {
-        let mut order: Vec<usize> = (0..targets.len()).collect();
-        if round % 2 == 1 {
-            order.reverse();
-        }
-        for index in order {
-            let target = &targets[index];
-            session.say(&format!("tcp, round {} of {rounds}: {}", round + 1, target.name));
-            let trial = session.tcp(target, traffic, round, seconds)?;
-            figures[index].extend(trial.gbit_per_s.or(trial.connections_per_s));
-        }
+    for (round, index) in turns(rounds, targets.len()) {
+        let target = &targets[index];
+        session.say(&format!("tcp, round {} of {rounds}: {}", round + 1, target.name));
+        let trial = session.tcp(target, traffic, round, seconds)?;
+        figures[index].extend(trial.gbit_per_s.or(trial.connections_per_s));
     }
     Ok(figures)
 }
