@@ -44,4 +44,4 @@ pub use error::{DecodeError, Undecodable};
 pub use fields::{Hook, KernelTime, PacketId, SkbInfo, VlanTag};
 pub use message::{KernelReply, Message, Request, decode, wake_request};
 pub use packet::PacketMessage;
-pub use verdict::{VERDICT_BYTES_MAX, VerdictCode, VerdictMessage};
+pub use verdict::{Verdict, VerdictCode, VerdictMessage};
