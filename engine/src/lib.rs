@@ -44,6 +44,7 @@ mod start;
 mod stats;
 mod sys;
 mod verdicts;
+mod wish;
 mod worker;
 
 pub use builder::EngineBuilder;
@@ -52,7 +53,7 @@ pub use cpus::{CpuId, CpuList, CpuListError};
 pub use engine::{Engine, Event, Interrupter, Stopped};
 pub use inspect::{Inspector, Packet, WorkerInfo};
 pub use kernel_table::{KernelRow, KernelTable, PortOwner};
-pub use nfq::CopyRange;
+pub use nfq::{ConfigFlags, CopyRange, QueueFlag};
 pub use placement::{Assignment, Placement, PlacementError, PlacementWarning, Plan};
 pub use queue::QueueError;
 pub use queue_range::{QueueRange, QueueRangeError};
@@ -60,6 +61,7 @@ pub use start::{StartError, StartWarning};
 pub use stats::{BATCH_SIZE_CLASSES, Counts, EngineStats, QueueStats};
 pub use sys::{CpuTime, Timestamp, allowed_cpus, cpu_time, current_cpu, pin_to};
 pub use verdicts::{Coalescer, Verdict};
+pub use wish::{FlagWish, FlagWishError, FlagWishes};
 pub use worker::WorkerError;
 
 /// The README's example must compile.
