@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use crate::deferral::{DeferralConfig, WhenFull};
-use crate::nfq::{ConfigFlags, CopyRange};
+use crate::nfq::CopyRange;
 use crate::placement::Placement;
 use crate::queue_range::QueueRange;
+use crate::wish::FlagWishes;
 
 /// Bytes in a mebibyte.
 pub const MIB: u32 = 1 << 20;
@@ -51,8 +52,8 @@ pub struct QueueConfig {
     pub maxlen: u32,
     /// See [`EngineBuilder::rcvbuf`](crate::EngineBuilder::rcvbuf).
     pub rcvbuf: u32,
-    /// See [`EngineBuilder::fail_open`](crate::EngineBuilder::fail_open) and `gso`.
-    pub flags: ConfigFlags,
+    /// See [`EngineBuilder::flag`](crate::EngineBuilder::flag).
+    pub flags: FlagWishes,
 }
 
 impl EngineConfig {
@@ -72,7 +73,7 @@ impl EngineConfig {
                 copy_range: CopyRange::default(),
                 maxlen: 16_384,
                 rcvbuf: 64 * MIB,
-                flags: ConfigFlags::default(),
+                flags: FlagWishes::default(),
             },
         }
     }

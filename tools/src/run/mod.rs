@@ -71,13 +71,13 @@ fn announce(engine: &Engine, options: &RunOptions) {
     }
     let config = &options.engine;
     eprintln!(
-        "ready: queues {} bound, {} worker{}, batch {}, queue-maxlen {}, fail-open {}",
+        "ready: queues {} bound, {} worker{}, batch {}, queue-maxlen {}, flags {}",
         config.queues,
         config.queues.count(),
         if config.queues.count() == 1 { "" } else { "s" },
         config.batch,
         config.queue.maxlen,
-        if config.queue.flags.fail_open { "on" } else { "off" },
+        engine.granted_flags(),
     );
 }
 

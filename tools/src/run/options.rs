@@ -9,7 +9,9 @@ use std::time::Duration;
 use anyhow::Context;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
-use fanq::{CopyRange, CpuList, EngineConfig, Placement, QueueRange, Wait};
+use fanq::{
+    CopyRange, CpuList, EngineConfig, FlagWish, FlagWishes, Placement, QueueFlag, QueueRange, Wait,
+};
 use serde::Deserialize;
 
 use crate::policy::Policy;
@@ -37,12 +39,22 @@ struct Settings {
     /// Receive buffer of each queue's socket, such as 64MiB [default: 64MiB]
     #[arg(long, value_name = "SIZE")]
     rcvbuf: Option<ByteSize>,
-    /// Let packets pass unseen when a queue is full, instead of dropping them
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
-    fail_open: Option<bool>,
-    /// Take large segmented packets whole
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
-    gso: Option<bool>,
+    /// Let packets pass unseen when a queue is full, instead of dropping them: required (the same as true; stops the
+    /// start where the kernel refuses it), wanted, or false [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "WISH")]
+    fail_open: Option<Text<FlagWish>>,
+    /// Take large segmented packets whole: required, wanted or false [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "WISH")]
+    gso: Option<Text<FlagWish>>,
+    /// Have each packet's connection sent with it: required, wanted or false [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "WISH")]
+    conntrack: Option<Text<FlagWish>>,
+    /// Have the user and group of local packets sent with them: required, wanted or false [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "WISH")]
+    uid_gid: Option<Text<FlagWish>>,
+    /// Have the security context of local packets sent with them: required, wanted or false [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "WISH")]
+    secctx: Option<Text<FlagWish>>,
     /// What an idle worker does: block, or spin:MICROSECONDS before it blocks [default: block]
     #[arg(long, value_name = "HOW")]
     wait: Option<Text<WaitText>>,
@@ -103,6 +115,7 @@ impl RunOptions {
     }
 
     fn from_settings(settings: Settings) -> anyhow::Result<Self> {
+        let flags = settings.flag_wishes();
         let queues = match settings.queues {
             Some(Text(queues)) => queues,
             None => one_queue_per_cpu()?,
@@ -119,8 +132,7 @@ impl RunOptions {
                 usage(format!("rcvbuf {size} is too large: a socket takes less than 1GiB"))
             })?;
         }
-        set(&mut engine.queue.flags.fail_open, settings.fail_open);
-        set(&mut engine.queue.flags.gso, settings.gso);
+        engine.queue.flags = flags;
         engine.check().map_err(usage)?;
         Ok(Self {
             engine,
@@ -134,6 +146,20 @@ impl RunOptions {
 }
 
 impl Settings {
+    fn flag_wishes(&self) -> FlagWishes {
+        let mut wishes = FlagWishes::default();
+        for (flag, setting) in [
+            (QueueFlag::FailOpen, &self.fail_open),
+            (QueueFlag::Gso, &self.gso),
+            (QueueFlag::Conntrack, &self.conntrack),
+            (QueueFlag::UidGid, &self.uid_gid),
+            (QueueFlag::SecurityContext, &self.secctx),
+        ] {
+            wishes.set(flag, setting.as_ref().map_or(FlagWish::Off, |wish| wish.0));
+        }
+        wishes
+    }
+
     /// What is missing here is taken from `other`.
     fn or(self, other: Self) -> Self {
         Self {
@@ -145,6 +171,9 @@ impl Settings {
             rcvbuf: self.rcvbuf.or(other.rcvbuf),
             fail_open: self.fail_open.or(other.fail_open),
             gso: self.gso.or(other.gso),
+            conntrack: self.conntrack.or(other.conntrack),
+            uid_gid: self.uid_gid.or(other.uid_gid),
+            secctx: self.secctx.or(other.secctx),
             wait: self.wait.or(other.wait),
             nice: self.nice.or(other.nice),
             policy: self.policy.or(other.policy),
@@ -202,16 +231,18 @@ impl<T: FromStr> FromStr for Text<T> {
 
 impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Text<T> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // A number is taken for its digits: `queues = 5` means what `--queues 5` means.
+        // A number is taken for its digits: `queues = 5` means what `--queues 5` means. So are true and false.
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Scalar {
             Text(String),
             Number(u64),
+            Bool(bool),
         }
         let text = match Scalar::deserialize(deserializer)? {
             Scalar::Text(text) => text,
             Scalar::Number(number) => number.to_string(),
+            Scalar::Bool(truth) => truth.to_string(),
         };
         text.parse().map(Self).map_err(serde::de::Error::custom)
     }

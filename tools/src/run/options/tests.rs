@@ -18,7 +18,9 @@ fn a_file_may_set_everything() {
         queue-maxlen = 1000
         rcvbuf = "8MiB"
         fail-open = true
-        gso = true
+        gso = "required"
+        conntrack = "wanted"
+        uid-gid = false
         wait = "spin:50"
         nice = 0
         policy = "drop:10"
@@ -34,7 +36,16 @@ fn a_file_may_set_everything() {
     assert_eq!((engine.batch, engine.queue.maxlen), (32, 1000));
     assert_eq!(engine.queue.copy_range, CopyRange::Bytes(128));
     assert_eq!(engine.queue.rcvbuf, 8 * fanq::MIB);
-    assert!(engine.queue.flags.fail_open && engine.queue.flags.gso);
+    let wish = |flag| engine.queue.flags.of(flag);
+    assert_eq!(
+        (wish(QueueFlag::FailOpen), wish(QueueFlag::Gso)),
+        (FlagWish::Required, FlagWish::Required)
+    );
+    assert_eq!(
+        (wish(QueueFlag::Conntrack), wish(QueueFlag::UidGid)),
+        (FlagWish::Wanted, FlagWish::Off)
+    );
+    assert_eq!(wish(QueueFlag::SecurityContext), FlagWish::Off);
     assert_eq!(engine.nice, 0);
     assert_eq!(engine.wait, Wait::Spin(Duration::from_micros(50)));
     assert_eq!(options.policy, Policy::DropShare(0.1));
@@ -83,10 +94,49 @@ fn bad_values_are_named() {
         ("placement = 'spare:'", "no list of CPUs"),
         ("placement = 'here'", "same, spare"),
         ("stats = 0", "stats 0 is out of range"),
+        ("gso = 'yes'", "write wanted, required"),
+        ("conntrack = 1", "`1` is no wish"),
         ("que = '0'", "unknown field `que`"),
         ("queues 0", "expected"),
     ] {
         let error = format!("{:#}", from_file(text).unwrap_err());
         assert!(error.contains(part), "{text}: {error}");
+    }
+}
+
+#[test]
+fn each_flag_has_one_notation_on_the_line_and_in_the_file() {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+    for flag in QueueFlag::ALL {
+        for (notation, wish) in [
+            ("", FlagWish::Required),
+            ("=true", FlagWish::Required),
+            ("=required", FlagWish::Required),
+            ("=wanted", FlagWish::Wanted),
+            ("=off", FlagWish::Off),
+            ("=false", FlagWish::Off),
+        ] {
+            let words = ["run", "--queues=0", &format!("--{flag}{notation}")].map(str::to_owned);
+            let line = <Line as clap::Parser>::try_parse_from(words).unwrap().settings;
+            let expected = |asked| if asked == flag { wish } else { FlagWish::Off };
+            let wishes = RunOptions::from_settings(line).unwrap().engine.queue.flags;
+            assert!(
+                QueueFlag::ALL.iter().all(|f| wishes.of(*f) == expected(*f)),
+                "--{flag}{notation}"
+            );
+            if let Some(value) = notation.strip_prefix('=') {
+                let quoted = if value.len() < 6 && value != "off" {
+                    value.to_owned()
+                } else {
+                    format!("'{value}'")
+                };
+                let options = from_file(&format!("queues = 0\n{flag} = {quoted}")).unwrap();
+                assert_eq!(options.engine.queue.flags, wishes, "{flag} = {quoted}");
+            }
+        }
     }
 }
