@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod mark;
 mod policy;
 mod rules;
 mod run;

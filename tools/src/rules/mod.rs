@@ -5,8 +5,8 @@
 //! is in `nft` and `iptables`.
 //!
 //! One loss is not prevented: conntrack unhooks itself when the last rule that uses it goes, and
-//! that empties the queues. To install a rule without conntrack over one that had it in its
-//! `--match` does just that; to wait for the queues first would mean to let packets pass
+//! that empties the queues. To install a rule without conntrack over one that had it, by
+//! `--bypass-mark` or in its `--match`, does just that; to wait for the queues first would mean to let packets pass
 //! uninspected.
 
 mod backend;
@@ -23,7 +23,9 @@ use fanq::{CpuList, QueueRange};
 use crate::usage;
 use backend::{Backend, Choice, Neither};
 use iptables::Flavour;
-use spec::{Family, Hook, IfaceName, Matches, PortSet, Proto, RawMatch, RuleSpec, TableName};
+use spec::{
+    Family, Hook, IfaceName, Marks, Matches, PortSet, Proto, RawMatch, RuleSpec, TableName,
+};
 
 /// Example: fanq rules install --hook forward --queues 0-3 --fanout --bypass
 #[derive(Debug, Args)]
@@ -90,6 +92,8 @@ struct RuleArgs {
     /// Only what this matches, in the backend's own syntax (iptables: without quotes)
     #[arg(long = "match", value_name = "TEXT", allow_hyphen_values = true)]
     raw: Option<RawMatch>,
+    #[command(flatten)]
+    marks: Marks,
 }
 
 impl RuleArgs {
@@ -107,6 +111,9 @@ impl RuleArgs {
                 Backend::Nft | Backend::Iptables => {}
             }
         }
+        if self.marks.reject.is_some() && self.hook == Hook::Prerouting {
+            self.place.backend.check_reject_in_prerouting()?;
+        }
         let spec = RuleSpec {
             table: self.place.table.clone(),
             family: self.family,
@@ -122,6 +129,7 @@ impl RuleArgs {
                 dport: self.dport.clone(),
                 raw: self.raw.clone(),
             },
+            marks: self.marks,
         };
         spec.check()?;
         Ok(spec)

@@ -1,6 +1,6 @@
 //! Our chain where it is installed: found, put there, taken out of the packets' way, deleted.
 //!
-//! Invariant: a chain that holds anything but queue rules is not ours and is left alone. What fails
+//! Invariant: a chain that holds anything but queue rules and rules with our comment is not ours and is left alone. What fails
 //! half way is taken back, so after a failed install all is as it was.
 
 use std::fmt;
@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 
 use super::super::command::{Refusal, run};
 use super::super::spec::{RuleSpec, TableName};
-use super::{Flavour, IpVersion, chain_lines, chain_of, table_of, versions};
+use super::{COMMENT_OF_OURS, Flavour, IpVersion, chain_lines, chain_of, table_of, versions};
 
 /// A chain that fanq made, in one table of one version of IP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,8 @@ impl Chain {
 
     /// Whether deleting it may empty the queues. No base chain goes with it; but when the last rule
     /// that uses conntrack goes, conntrack unhooks itself, and other matches do the like
-    /// (`socket`). So only matches that are known to hook nothing count as safe.
+    /// (`socket`). So only matches that are known to hook nothing count as safe. Of our own rules the
+    /// target CONNMARK uses it too, and is never there without the match `connmark`.
     pub(in crate::rules) fn may_unhook(&self) -> bool {
         let unsafe_match = |rule: &String| {
             let words: Vec<_> = rule.split(' ').collect();
@@ -105,7 +106,7 @@ fn chains_in(
         }
         let Some(chain) = found.last_mut().filter(|chain| chain.table == table) else { continue };
         if line.starts_with(&own_rule) {
-            if !line.contains(" -j NFQUEUE") {
+            if !line.contains(" -j NFQUEUE") && !line.contains(COMMENT_OF_OURS) {
                 bail!(
                     "{chain} holds what fanq did not put there (`{line}`), so it is left as it is. \
                      Delete that, or give another name with --table"
@@ -223,8 +224,8 @@ impl Flavour {
 }
 
 /// Matches that look at the packet only. `comment` looks at nothing.
-const HOOKLESS_MATCHES: [&str; 9] =
-    ["tcp", "udp", "udplite", "sctp", "dccp", "icmp", "icmp6", "multiport", "comment"];
+const HOOKLESS_MATCHES: [&str; 10] =
+    ["tcp", "udp", "udplite", "sctp", "dccp", "icmp", "icmp6", "multiport", "mark", "comment"];
 
 #[cfg(test)]
 mod tests;
