@@ -11,9 +11,11 @@
 
 mod backend;
 mod command;
+mod installed;
 mod iptables;
 mod nft;
 mod remove;
+mod show;
 mod spec;
 
 use anyhow::{Context, bail};
@@ -40,6 +42,8 @@ enum Action {
     Print(RuleArgs),
     /// Put the rule in place. If one of this name is there, it is replaced.
     Install(RuleArgs),
+    /// Show what is installed, with the packets that each rule has counted.
+    Show(show::ShowArgs),
     /// Take the rule out, wait until the queues are empty, and delete what install made.
     Remove(remove::RemoveArgs),
 }
@@ -148,6 +152,7 @@ pub(crate) fn run(args: &RulesArgs) -> anyhow::Result<()> {
     match &args.action {
         Action::Print(rule) => print(rule),
         Action::Install(rule) => install(rule),
+        Action::Show(args) => show::show(args),
         Action::Remove(args) => remove::remove(args),
     }
 }

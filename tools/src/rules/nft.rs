@@ -17,6 +17,7 @@
 use anyhow::bail;
 
 use super::command::{Printed, Refusal, run};
+use super::show::CountedRule;
 use super::spec::{Family, Hook, RuleSpec, TableName};
 use crate::mark::MarkBits;
 
@@ -187,6 +188,12 @@ impl NftTable {
         load(&lines.collect::<String>()).map(drop)
     }
 
+    /// Its rules and what they have counted.
+    pub(super) fn counted(&self) -> Result<Vec<CountedRule>, Refusal> {
+        let listing = run("nft", &["list", "table", self.family, self.name.as_str()], "")?.stdout;
+        Ok(counted_in(&listing))
+    }
+
     /// Deletes it. This throws away every packet that waits in any queue of the network namespace.
     pub(super) fn delete(&self) -> Result<(), Refusal> {
         load(&format!("delete table {} {}\n", self.family, self.name)).map(drop)
@@ -206,6 +213,20 @@ pub(super) fn title(spec: &RuleSpec) -> String {
 
 fn load(text: &str) -> Result<Printed, Refusal> {
     run("nft", &["-f", "-"], text)
+}
+
+/// The rules of a listed table, without our comment, their counters apart.
+fn counted_in(listing: &str) -> Vec<CountedRule> {
+    let rules = listing.lines().filter_map(|line| line.trim().strip_suffix(MARK_OF_OURS));
+    let counted = |rule: &str| {
+        let (before, after) = rule.split_once("counter packets ")?;
+        let (packets, rest) = after.split_once(" bytes ")?;
+        let (bytes, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+        let counted = Some((packets.parse().ok()?, bytes.parse().ok()?));
+        Some(CountedRule { counted, text: format!("{before}{rest}").trim().to_owned() })
+    };
+    let plain = |rule: &str| CountedRule { counted: None, text: rule.to_owned() };
+    rules.map(str::trim).map(|rule| counted(rule).unwrap_or_else(|| plain(rule))).collect()
 }
 
 /// The hooks of a listed table's chains; the first line that is not ours, if there is one.

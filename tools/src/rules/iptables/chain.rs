@@ -8,6 +8,7 @@ use std::fmt;
 use anyhow::{Context, bail};
 
 use super::super::command::{Refusal, run};
+use super::super::show::CountedRule;
 use super::super::spec::{RuleSpec, TableName};
 use super::{COMMENT_OF_OURS, Flavour, IpVersion, chain_lines, chain_of, table_of, versions};
 
@@ -38,6 +39,14 @@ impl Chain {
     pub(in crate::rules) fn delete(&self) -> Result<(), Refusal> {
         let lines = format!("-F {0}\n-X {0}\n", self.name);
         self.flavour.restore(self.version, &self.table, &lines)
+    }
+
+    /// Its rules and what they have counted.
+    pub(in crate::rules) fn counted(&self) -> Result<Vec<CountedRule>, Refusal> {
+        let program = self.flavour.program(self.version, "-save");
+        let saved = run(&program, &["-c", "-t", &self.table], "")?.stdout;
+        let own_rule = format!("-A {} ", self.name);
+        Ok(saved.lines().filter_map(|line| counted_in(line, &own_rule)).collect())
     }
 
     /// Whether deleting it may empty the queues. No base chain goes with it; but when the last rule
@@ -106,7 +115,9 @@ fn chains_in(
         }
         let Some(chain) = found.last_mut().filter(|chain| chain.table == table) else { continue };
         if line.starts_with(&own_rule) {
-            if !line.contains(" -j NFQUEUE") && !line.contains(COMMENT_OF_OURS) {
+            let is_ours =
+                line.contains(" -j NFQUEUE") || line.contains(&format!("{COMMENT_OF_OURS} "));
+            if !is_ours {
                 bail!(
                     "{chain} holds what fanq did not put there (`{line}`), so it is left as it is. \
                      Delete that, or give another name with --table"
@@ -122,6 +133,14 @@ fn chains_in(
         }
     }
     Ok(found)
+}
+
+/// A rule as `iptables-save -c` writes it, `[PACKETS:BYTES] -A CHAIN ...`, without our comment.
+fn counted_in(line: &str, own_rule: &str) -> Option<CountedRule> {
+    let (counters, rule) = line.strip_prefix('[')?.split_once("] ")?;
+    let (packets, bytes) = counters.split_once(':')?;
+    let text = rule.strip_prefix(own_rule)?.replace(&format!("{COMMENT_OF_OURS} "), "");
+    Some(CountedRule { counted: Some((packets.parse().ok()?, bytes.parse().ok()?)), text })
 }
 
 /// Puts the rule in place for each version of IP that it is for, and takes away what an earlier

@@ -129,6 +129,29 @@ table inet fanq {
 }
 
 #[test]
+fn counters_are_read_from_a_listing() {
+    let listing = "\
+table inet fanq {
+\tchain forward {
+\t\ttype filter hook forward priority filter; policy accept;
+\t\taccept comment \"fanq\"
+\t\tmeta mark 0x00000001 counter packets 3 bytes 180 accept comment \"fanq\"
+\t\tmeta mark 0x00000001 ct mark set 0x00000001 counter packets 4 bytes 240 comment \"fanq\"
+\t}
+}
+";
+    let rule = |counted, text: &str| CountedRule { counted, text: text.to_owned() };
+    assert_eq!(
+        counted_in(listing),
+        [
+            rule(None, "accept"),
+            rule(Some((3, 180)), "meta mark 0x00000001 accept"),
+            rule(Some((4, 240)), "meta mark 0x00000001 ct mark set 0x00000001"),
+        ]
+    );
+}
+
+#[test]
 fn a_line_of_others_is_named() {
     for line in [
         "chain mine {",
