@@ -22,13 +22,13 @@ use crate::usage;
 pub(in crate::rules) struct Marks {
     /// A packet that comes back with this mark is let through, and all later ones of its connection with it: they pass
     /// before the queue rule. Uses these bits of the connection mark, too
-    #[arg(long = "bypass-mark", value_name = "MARK[/MASK]")]
+    #[arg(id = "bypass-mark", long, value_name = "MARK[/MASK]")]
     pub(in crate::rules) bypass: Option<MarkBits>,
     /// A packet that comes back with this mark is answered with a TCP reset or an ICMP error, and dropped
-    #[arg(long = "reject-mark", value_name = "MARK[/MASK]")]
+    #[arg(id = "reject-mark", long, value_name = "MARK[/MASK]")]
     pub(in crate::rules) reject: Option<MarkBits>,
     /// A packet that comes back with this mark goes on to the rules below, as one that is not for the queues
-    #[arg(long = "repeat-mark", value_name = "MARK[/MASK]")]
+    #[arg(id = "repeat-mark", long, value_name = "MARK[/MASK]")]
     pub(in crate::rules) repeat: Option<MarkBits>,
 }
 
