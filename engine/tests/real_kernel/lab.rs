@@ -45,7 +45,7 @@ impl Lab {
         QueueRange::new(self.queue, self.queue).unwrap()
     }
 
-    fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         9000 + self.queue
     }
 
@@ -107,7 +107,7 @@ impl Sink {
     }
 }
 
-fn iptables(rule: &str) {
+pub(crate) fn iptables(rule: &str) {
     // -w: tests run side by side and the table has one lock.
     run("iptables", &format!("-w {rule}"));
 }
