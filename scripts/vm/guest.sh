@@ -9,6 +9,8 @@
 #   single    `queue to 3` gives everything to queue 3
 #   hashed    `queue to 0-3` loses nothing; one pair of hosts lands in one queue
 #   no kernel support is named, with the remedy, and ends with status 1
+#   flow bypass   after a connection's first packets none comes to the queue, whoever marks it
+#   reject    a marked packet is answered by a TCP reset
 #   removal   nothing of a rule or a queue stays behind
 # Does not: measure anything, test overload or loss, or use more than one pair of hosts.
 #
@@ -16,6 +18,7 @@
 # `VM-RESULT N passed, N failed`. Usage: guest.sh [MODULES THAT DID NOT LOAD]
 
 . /steps.sh
+. /flows.sh
 
 main() {
     check machine "kernel $(uname -r), $(nproc) CPUs, up $(cut -d ' ' -f 1 /proc/uptime) s" \
@@ -27,6 +30,10 @@ main() {
     check_bypass
     check_single
     check_hashed
+    check_flow_bypass mark
+    check_flow_bypass ct
+    check_no_flow_bypass
+    check_reject
     check_kernel_log
     echo "VM-RESULT $passed passed, $failed failed"
 }
