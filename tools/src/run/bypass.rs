@@ -37,16 +37,25 @@ pub(super) struct BypassAfter<I> {
     inspector: I,
     after: u32,
     mark: MarkBits,
-    /// None if the verdict sets the connection mark.
-    send_back: Option<SendBack>,
+    way: Way,
     flows: FlowCounts,
+}
+
+/// How the connection mark is set.
+#[derive(Debug)]
+enum Way {
+    Rules(SendBack),
+    Verdict(Unheard),
 }
 
 impl<I> BypassAfter<I> {
     pub(super) fn new(inspector: I, bypass: Bypass) -> Self {
         let Bypass { after, mark, by } = bypass;
-        let send_back = (by == BypassBy::Mark).then(|| SendBack::new(mark, "--bypass-mark"));
-        Self { inspector, after, mark, send_back, flows: FlowCounts::new() }
+        let way = match by {
+            BypassBy::Mark => Way::Rules(SendBack::new(mark, "--bypass-mark")),
+            BypassBy::Ct => Way::Verdict(Unheard::default()),
+        };
+        Self { inspector, after, mark, way, flows: FlowCounts::new() }
     }
 }
 
@@ -57,21 +66,25 @@ impl<I: Inspector> Inspector for BypassAfter<I> {
         if verdict.code() != VerdictCode::Accept {
             return verdict;
         }
-        match self.flows.count(packet.message().payload()) {
-            Some(packets) if packets >= self.after => {}
-            _ => return verdict,
+        let Some(packets) = self.flows.count(packet.message().payload()) else { return verdict };
+        if packets < self.after {
+            return verdict;
         }
-        if let Some(send_back) = &mut self.send_back {
-            return send_back.instead_of(verdict, packet.mark());
+        match &mut self.way {
+            Way::Rules(send_back) => send_back.instead_of(verdict, packet.mark()),
+            Way::Verdict(unheard) => {
+                unheard.note(packets - self.after);
+                packet.conntrack_mut().mark = Some((self.mark.value(), self.mark.mask()));
+                verdict
+            }
         }
-        packet.conntrack_mut().mark = Some((self.mark.value(), self.mark.mask()));
-        verdict
     }
 
     fn batch_end(&mut self, now: Timestamp) {
         self.inspector.batch_end(now);
-        if let Some(send_back) = &mut self.send_back {
-            send_back.batch_end();
+        match &mut self.way {
+            Way::Rules(send_back) => send_back.batch_end(),
+            Way::Verdict(unheard) => unheard.batch_end(self.mark),
         }
     }
 
@@ -81,5 +94,51 @@ impl<I: Inspector> Inspector for BypassAfter<I> {
 
     fn rewrite_refused(&mut self, error: RewriteError, verdict: Verdict) -> Verdict {
         self.inspector.rewrite_refused(error, verdict)
+    }
+}
+
+/// Finds out that connection marks have no effect: a kernel that cannot set them from a verdict does not say so.
+#[derive(Debug, Default)]
+struct Unheard {
+    found: bool,
+    said: bool,
+}
+
+impl Unheard {
+    /// A flow's packet, so many after the one with which the flow was bypassed.
+    #[inline]
+    fn note(&mut self, packets_after: u32) {
+        self.found |= packets_after > ON_THEIR_WAY_MAX;
+    }
+
+    fn batch_end(&mut self, mark: MarkBits) {
+        if self.found && !self.said {
+            self.said = true;
+            eprintln!(
+                "warning: a flow still comes to the queue {ON_THEIR_WAY_MAX} packets after it was bypassed. Either the \
+                 rules do not know its mark (fanq rules install --bypass-mark {mark}), or this kernel takes no connection \
+                 marks from verdicts (modprobe nf_conntrack_netlink; it needs CONFIG_NETFILTER_NETLINK_GLUE_CT): then \
+                 use --bypass-by mark"
+            );
+        }
+    }
+}
+
+/// More cannot have waited in the queue when the mark was set: it holds 65,535 at most.
+const ON_THEIR_WAY_MAX: u32 = 65_535;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_without_effect_are_found_once_nothing_can_be_on_its_way_any_more() {
+        let mut unheard = Unheard::default();
+        unheard.note(ON_THEIR_WAY_MAX);
+        assert!(!unheard.found);
+        unheard.note(ON_THEIR_WAY_MAX + 1);
+        unheard.note(0);
+        unheard.batch_end("1".parse().unwrap());
+        assert!(unheard.found && unheard.said);
     }
 }

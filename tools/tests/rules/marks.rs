@@ -166,6 +166,40 @@ fn a_routed_packet_waits_in_the_other_queue() {
     }
 }
 
+/// The rules for a bypass use conntrack, which empties the queues if it is unhooked.
+#[test]
+fn packets_that_wait_survive_the_rules_for_marks() {
+    let Some(space) = Namespace::new() else { return };
+    let reader = Reader::start(&space);
+    reader.signal("STOP");
+    let install = "install --backend iptables --hook input --queues 0-1 --proto udp --dport 9000";
+    assert_eq!(space.fanq(install).code, 0);
+    assert_eq!(space.shell("for i in 1 2 3 4 5; do echo x >/dev/udp/127.0.0.1/9000; done").code, 0);
+    for marks in ["--bypass-mark 1", "--bypass-mark 2 --reject-mark 4 --repeat-mark 8"] {
+        let done = space.fanq(&format!("{install} {marks}"));
+        assert_eq!((done.code, space.waiting()), (0, 5), "{marks}: {}", done.err);
+    }
+    let refused = space.fanq("remove --drain-limit 0.2");
+    assert_eq!((refused.code, space.waiting()), (1, 5), "{}", refused.err);
+    reader.signal("CONT");
+    assert_eq!(space.fanq("remove").code, 0);
+    space.assert_nothing_of_ours();
+}
+
+#[test]
+fn the_printed_script_makes_the_rules_for_marks_too() {
+    let Some(space) = Namespace::new() else { return };
+    let options =
+        "--backend iptables --queues 0-3 --bypass-mark 1 --reject-mark 2/3 --repeat-mark 4";
+    let script = space.fanq(&format!("print {options}")).out;
+    assert_eq!(space.shell(&script).code, 0, "{script}");
+    let by_script = [space.saved("ip"), space.saved("ip6")];
+    assert_eq!(lines_with(&by_script[1], "-A fanq").len(), 8, "{}", by_script[1]);
+    assert_eq!(space.fanq("remove").code, 0);
+    assert_eq!(space.fanq(&format!("install {options}")).code, 0);
+    assert_eq!([space.saved("ip"), space.saved("ip6")], by_script);
+}
+
 /// A key of the totals.
 fn number(summary: &str, key: &str) -> u64 {
     let summary: serde_json::Value = serde_json::from_str(summary).unwrap();
