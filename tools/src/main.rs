@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod mark;
 mod policy;
 mod rules;
 mod run;
@@ -62,3 +63,14 @@ fn usage(message: impl std::fmt::Display) -> anyhow::Error {
 
 const EXIT_FAILURE: u8 = 1;
 const EXIT_USAGE: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    /// clap finds contradictions between options only when it is asked, and in a debug build.
+    #[test]
+    fn the_options_do_not_contradict_each_other() {
+        super::Cli::command().debug_assert();
+    }
+}

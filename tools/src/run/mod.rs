@@ -3,7 +3,12 @@
 //! Invariant: `ready:` is printed once every queue is bound and configured, and nothing but the summary goes to
 //! standard output.
 
+mod bypass;
+mod flow_counts;
+mod mode;
 mod options;
+mod send_back;
+mod start;
 mod summary;
 
 use std::time::{Duration, Instant};
@@ -23,8 +28,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
         .context("installing the signal handlers")?;
     let (policy, work_ns) = (options.policy, options.work_ns);
-    let mut engine = fanq::EngineBuilder::from(options.engine.clone())
-        .start(move |_worker| PolicyInspector::new(policy, work_ns))?;
+    let mut engine = start::start(&options, move |_worker| PolicyInspector::new(policy, work_ns))?;
     let interrupter = engine.interrupter();
     std::thread::spawn(move || {
         for _signal in &mut signals {
