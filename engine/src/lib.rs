@@ -44,6 +44,7 @@ mod start;
 mod stats;
 mod sys;
 mod verdicts;
+pub mod wire;
 mod worker;
 
 pub use builder::EngineBuilder;
