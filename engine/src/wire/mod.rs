@@ -11,7 +11,7 @@
 //!
 //! # let mut packet = [
 //! #     0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0x66, 0xce, 10, 0, 0, 1, 10, 0, 0, 2,
-//! #     0x30, 0x39, 0, 53, 0, 8, 0xbb, 0x5e];
+//! #     0x30, 0x39, 0, 53, 0, 8, 0xbb, 0x6d];
 //! let mut edit = PacketEdit::new(&mut packet, L4Checksum::Complete)?;
 //! if let Some(mut ip) = edit.ipv4() {
 //!     ip.set_destination([10, 0, 0, 9].into()).set_ttl(63);
