@@ -47,6 +47,7 @@ mod start;
 mod stats;
 mod sys;
 mod verdicts;
+pub mod wire;
 mod wish;
 mod worker;
 
