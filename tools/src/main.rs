@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+mod inspector;
+mod mark;
 mod policy;
 mod rules;
 mod run;
