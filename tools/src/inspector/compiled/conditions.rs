@@ -120,7 +120,7 @@ impl ProtocolSet {
     pub(super) const NONE: Self = Self { bits: [0; 4], any: false };
 }
 
-/// Addresses as ranges that neither touch nor overlap, ascending.
+/// Addresses as ranges that do not overlap, ascending.
 #[derive(Debug)]
 struct AddressSet {
     any: bool,
