@@ -33,6 +33,7 @@
 mod builder;
 mod config;
 mod cpus;
+mod edits;
 mod engine;
 mod inspect;
 mod kernel_table;
@@ -49,17 +50,18 @@ mod worker;
 pub use builder::EngineBuilder;
 pub use config::{ConfigError, EngineConfig, MIB, QueueConfig, Wait};
 pub use cpus::{CpuId, CpuList, CpuListError};
+pub use edits::{Edits, RewriteError};
 pub use engine::{Engine, Event, Interrupter, Stopped};
 pub use inspect::{Inspector, Packet, WorkerInfo};
 pub use kernel_table::{KernelRow, KernelTable, PortOwner};
-pub use nfq::CopyRange;
+pub use nfq::{ConntrackEdit, CopyRange, Verdict, VerdictCode};
 pub use placement::{Assignment, Placement, PlacementError, PlacementWarning, Plan};
 pub use queue::QueueError;
 pub use queue_range::{QueueRange, QueueRangeError};
 pub use start::{StartError, StartWarning};
 pub use stats::{BATCH_SIZE_CLASSES, Counts, EngineStats, QueueStats};
 pub use sys::{CpuTime, Timestamp, allowed_cpus, cpu_time, current_cpu, pin_to};
-pub use verdicts::{Coalescer, Verdict};
+pub use verdicts::Coalescer;
 pub use worker::WorkerError;
 
 /// The README's example must compile.

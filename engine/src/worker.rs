@@ -26,12 +26,15 @@ use std::time::Duration;
 use crossbeam_utils::Backoff;
 
 use crate::config::Wait;
+use crate::edits::Edits;
 use crate::inspect::{Inspector, Packet};
-use crate::nfq::{self, KernelReply, Message, PacketId, QueueRequest, Request, VerdictCode};
+use crate::nfq::{
+    self, KernelReply, Message, PacketId, QueueRequest, Request, Verdict, VerdictCode,
+};
 use crate::queue::Port;
 use crate::stats::WorkerCounters;
 use crate::sys::{ReceiveError, Timestamp};
-use crate::verdicts::{Coalescer, Verdict};
+use crate::verdicts::Coalescer;
 
 pub use shared::WorkerError;
 pub(crate) use shared::WorkerShared;
@@ -47,6 +50,8 @@ pub(crate) struct Worker<P, I> {
 struct Desk<I> {
     queue: u16,
     inspector: I,
+    /// What the inspector changes about the packet at hand.
+    edits: Edits,
     coalescer: Coalescer,
     shared: Arc<WorkerShared>,
     expected_id: PacketId,
@@ -64,6 +69,7 @@ impl<P: Port, I: Inspector> Worker<P, I> {
         let desk = Desk {
             queue,
             inspector,
+            edits: Edits::new(),
             coalescer: Coalescer::new(queue),
             shared,
             expected_id: FIRST_ID,
@@ -245,8 +251,13 @@ impl<I: Inspector> Desk<I> {
         counters.hooks[hook].add(1);
         let id = message.id();
         self.note_id(id);
-        let verdict = self.inspector.inspect(&mut Packet::new(message));
-        self.answer(id, verdict);
+        let mut packet = Packet::with_clear_edits(message, &mut self.edits);
+        let verdict = self.inspector.inspect(&mut packet);
+        if self.edits.is_touched() {
+            self.answer_edited(id, verdict);
+        } else {
+            self.answer(id, verdict);
+        }
     }
 
     #[expect(
@@ -255,16 +266,30 @@ impl<I: Inspector> Desk<I> {
     )]
     #[inline(always)]
     fn answer(&mut self, id: PacketId, verdict: Verdict) {
-        let counters = &self.shared.counters;
-        match verdict.code() {
-            VerdictCode::Accept => counters.accepted.add(1),
-            VerdictCode::Drop => counters.dropped.add(1),
-            VerdictCode::Repeat => counters.repeated.add(1),
-        }
-        if verdict.mark().is_some() {
-            counters.marked.add(1);
-        }
+        self.shared.counters.count_verdict(verdict);
         self.coalescer.push(id, verdict);
+    }
+
+    /// Answers a packet about which the inspector changed something, or wanted to.
+    #[cold]
+    fn answer_edited(&mut self, id: PacketId, verdict: Verdict) {
+        let counters = &self.shared.counters;
+        let verdict = match self.edits.refused() {
+            Some(error) => {
+                counters.rewrites_refused.add(1);
+                self.inspector.rewrite_refused(error, verdict)
+            }
+            None => verdict,
+        };
+        counters.count_verdict(verdict);
+        let payload = self.edits.payload().filter(|_| self.edits.refused().is_none());
+        if verdict.code() == VerdictCode::Drop {
+            self.coalescer.push(id, verdict);
+        } else {
+            counters.rewritten.add(u64::from(payload.is_some()));
+            self.coalescer.push_edited(id, verdict, self.edits.conntrack(), payload);
+        }
+        self.edits.clear();
     }
 
     /// Ids count up by one. A jump means packets that the socket had no room for: the kernel dropped them or,

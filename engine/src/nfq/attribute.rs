@@ -64,6 +64,13 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
+/// The value of the attribute `kind` in `bytes`, whose attributes begin at `at`; of two, the later one. None also
+/// where the walk to it met an error.
+pub(super) fn find(bytes: &[u8], at: usize, kind: u16) -> Option<&[u8]> {
+    let attributes = Attributes::new(bytes, at).filter_map(Result::ok);
+    attributes.filter(|(found, _)| *found == kind).last().map(|(_, value)| value)
+}
+
 /// Where messages and attributes may begin (`NLMSG_ALIGNTO`, `NLA_ALIGNTO`).
 pub(super) const ALIGNMENT: usize = 4;
 
@@ -91,6 +98,23 @@ pub(super) fn attribute_header(header: [u8; ATTRIBUTE_HEADER]) -> (usize, u16) {
 pub(super) fn be16(kind: u16, value: &[u8]) -> Result<u16, DecodeError> {
     let short = DecodeError::ShortAttribute { kind, need: 2, have: value.len() };
     value.first_chunk().map(|bytes| u16::from_be_bytes(*bytes)).ok_or(short)
+}
+
+/// Writes an attribute at `at`, padded, and returns where it ends.
+///
+/// # Panics
+/// If the buffer is too small, or the value is 64 KiB or longer.
+#[inline]
+pub(super) fn put(buffer: &mut [u8], at: usize, kind: u16, value: &[u8]) -> usize {
+    let length = ATTRIBUTE_HEADER + value.len();
+    let wire_length = u16::try_from(length).expect("attribute values are shorter than 64 KiB");
+    let end = at + align(length);
+    let space = &mut buffer[at..end];
+    space[0..2].copy_from_slice(&wire_length.to_ne_bytes());
+    space[2..4].copy_from_slice(&kind.to_ne_bytes());
+    space[ATTRIBUTE_HEADER..length].copy_from_slice(value);
+    space[length..].fill(0);
+    end
 }
 
 /// A message under construction in a caller's buffer.
@@ -130,15 +154,7 @@ impl<'a> MessageWriter<'a> {
     /// Appends an attribute whose value is shorter than 64 KiB.
     #[inline]
     pub(super) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
-        let length = ATTRIBUTE_HEADER + value.len();
-        let wire_length = u16::try_from(length).expect("attribute values are shorter than 64 KiB");
-        let end = self.at + align(length);
-        let space = &mut self.buffer[self.at..end];
-        space[0..2].copy_from_slice(&wire_length.to_ne_bytes());
-        space[2..4].copy_from_slice(&kind.to_ne_bytes());
-        space[ATTRIBUTE_HEADER..length].copy_from_slice(value);
-        space[length..].fill(0);
-        self.at = end;
+        self.at = put(self.buffer, self.at, kind, value);
         self
     }
 

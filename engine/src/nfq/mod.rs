@@ -18,6 +18,9 @@
 
 mod attribute;
 mod config;
+mod conntrack;
+mod conntrack_edit;
+mod conntrack_fields;
 mod error;
 mod fields;
 mod message;
@@ -32,8 +35,13 @@ pub(crate) mod sample;
 mod tests;
 
 pub use config::{ConfigFlags, CopyRange, QueueRequest};
+pub use conntrack::Conntrack;
+pub use conntrack_edit::ConntrackEdit;
+pub use conntrack_fields::{
+    ConntrackCount, ConntrackState, ConntrackStatus, ConntrackTuple, TcpState, TupleKey,
+};
 pub use error::{DecodeError, Undecodable};
 pub use fields::{Hook, KernelTime, PacketId, SkbInfo, VlanTag};
 pub use message::{KernelReply, Message, Request, decode, wake_request};
 pub use packet::PacketMessage;
-pub use verdict::{VERDICT_BYTES_MAX, VerdictCode, VerdictMessage};
+pub use verdict::{Verdict, VerdictCode, VerdictMessage};

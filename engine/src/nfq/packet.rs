@@ -4,11 +4,12 @@
 //! Invariant: decoding walks the attributes once, checks every length and copies
 //! nothing: what an inspector does not ask for costs no more than that. A message with something wrong in it is
 //! refused whole, with the id if it was readable. The numbers are those of
-//! `include/uapi/linux/netfilter/nfnetlink_queue.h`. Nested conntrack attributes stay raw bytes here.
+//! `include/uapi/linux/netfilter/nfnetlink_queue.h`. What is nested in the conntrack attribute is conntrack.rs's.
 
 use super::attribute::{
-    ATTRIBUTE_HEADER, Attributes, NFMSG_HEADER, align, attribute_header, be16, wire_constants,
+    ATTRIBUTE_HEADER, Attributes, NFMSG_HEADER, align, attribute_header, be16, find, wire_constants,
 };
+use super::conntrack::Conntrack;
 use super::fields::{Hook, KernelTime, PacketId, SkbInfo, VlanTag};
 use super::{DecodeError, Undecodable};
 
@@ -71,8 +72,7 @@ impl<'a> PacketMessage<'a> {
 
     /// The value of an attribute that is there; of two, the later one.
     fn value(&self, kind: u16) -> Option<&'a [u8]> {
-        let attributes = Attributes::new(self.bytes, NFMSG_HEADER).filter_map(Result::ok);
-        attributes.filter(|(found, _)| *found == kind).last().map(|(_, value)| value)
+        find(self.bytes, NFMSG_HEADER, kind)
     }
 
     fn number(&self, kind: u16) -> Option<u32> {
@@ -173,14 +173,10 @@ impl<'a> PacketMessage<'a> {
         SkbInfo(self.number(SKB_INFO).unwrap_or(0))
     }
 
-    /// Nested conntrack attributes (`CTA_*`), undecoded.
-    pub fn conntrack(&self) -> Option<&'a [u8]> {
-        self.value(CONNTRACK)
-    }
-
-    /// Conntrack state of the packet (`IP_CT_*`).
-    pub fn conntrack_info(&self) -> Option<u32> {
-        self.number(CONNTRACK_INFO)
+    /// The connection that it belongs to. Sent where the queue has the flag `conntrack` and the packet is tracked;
+    /// kernel 3.6.
+    pub fn conntrack(&self) -> Option<Conntrack<'a>> {
+        Some(Conntrack::new(self.value(CONNTRACK)?, self.number(CONNTRACK_INFO)))
     }
 
     /// Nested conntrack expectation, undecoded.
