@@ -16,15 +16,13 @@ pub(crate) struct BoundedTable<K, V> {
     hasher: RandomState,
     /// Counts up with each use; an entry of a lower number was used earlier.
     uses: u64,
-    /// Entries of another epoch are gone.
-    epoch: u32,
     evicted: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Entry<K, V> {
+    /// [`FREE`] if there is nothing here.
     used: u64,
-    epoch: u32,
     key: K,
     value: V,
 }
@@ -33,13 +31,12 @@ impl<K: Copy + Default + Eq + Hash, V: Copy + Default> BoundedTable<K, V> {
     /// A table for so many entries, rounded up to whole sets.
     pub(crate) fn new(entries: usize) -> Self {
         let sets = entries.div_ceil(WAYS).next_power_of_two();
-        let entry = Entry { used: 0, epoch: NEVER, key: K::default(), value: V::default() };
+        let entry = Entry { used: FREE, key: K::default(), value: V::default() };
         Self {
             entries: vec![entry; sets * WAYS].into_boxed_slice(),
             sets,
             hasher: RandomState::new(),
-            uses: 0,
-            epoch: NEVER + 1,
+            uses: FREE,
             evicted: 0,
         }
     }
@@ -49,7 +46,7 @@ impl<K: Copy + Default + Eq + Hash, V: Copy + Default> BoundedTable<K, V> {
     pub(crate) fn find(&self, key: &K) -> Option<&V> {
         let set = self.set_of(key);
         let entries = self.entries[set..set + WAYS].iter();
-        let mut found = entries.filter(|entry| entry.epoch == self.epoch && entry.key == *key);
+        let mut found = entries.filter(|entry| entry.used != FREE && entry.key == *key);
         found.next().map(|entry| &entry.value)
     }
 
@@ -58,17 +55,15 @@ impl<K: Copy + Default + Eq + Hash, V: Copy + Default> BoundedTable<K, V> {
     pub(crate) fn entry(&mut self, key: K, new: impl FnOnce() -> V) -> &mut V {
         let set = self.set_of(&key);
         self.uses += 1;
-        let (epoch, uses) = (self.epoch, self.uses);
+        let uses = self.uses;
         let entries = &mut self.entries[set..set + WAYS];
-        let known = entries.iter().position(|entry| entry.epoch == epoch && entry.key == key);
-        let index = known.unwrap_or_else(|| {
-            let age = |entry: &Entry<K, V>| if entry.epoch == epoch { entry.used } else { 0 };
-            (0..WAYS).min_by_key(|index| age(&entries[*index])).unwrap_or(0)
-        });
+        let known = entries.iter().position(|entry| entry.used != FREE && entry.key == key);
+        let index = known
+            .unwrap_or_else(|| (0..WAYS).min_by_key(|index| entries[*index].used).unwrap_or(0));
         let entry = &mut entries[index];
         if known.is_none() {
-            self.evicted += u64::from(entry.epoch == epoch);
-            *entry = Entry { used: uses, epoch, key, value: new() };
+            self.evicted += u64::from(entry.used != FREE);
+            *entry = Entry { used: uses, key, value: new() };
         }
         entry.used = uses;
         &mut entry.value
@@ -78,17 +73,17 @@ impl<K: Copy + Default + Eq + Hash, V: Copy + Default> BoundedTable<K, V> {
     #[inline]
     pub(crate) fn remove(&mut self, key: &K) {
         let set = self.set_of(key);
-        let epoch = self.epoch;
         let entries = &mut self.entries[set..set + WAYS];
-        if let Some(entry) = entries.iter_mut().find(|entry| entry.epoch == epoch && entry.key == *key)
+        if let Some(entry) =
+            entries.iter_mut().find(|entry| entry.used != FREE && entry.key == *key)
         {
-            entry.epoch = NEVER;
+            entry.used = FREE;
         }
     }
 
-    /// Forgets everything, without touching it.
-    pub(crate) fn clear(&mut self) {
-        self.epoch = self.epoch.checked_add(1).unwrap_or(NEVER + 1);
+    /// Counts evictions on from those of another table.
+    pub(crate) fn count_on_from(&mut self, other: &Self) {
+        self.evicted += other.evicted;
     }
 
     /// How many entries had to give way to others since the table was made.
@@ -102,7 +97,10 @@ impl<K: Copy + Default + Eq + Hash, V: Copy + Default> BoundedTable<K, V> {
     }
 
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the low bits of a hash are as good as all")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the low bits of a hash are as good as all"
+    )]
     fn set_of(&self, key: &K) -> usize {
         (self.hasher.hash_one(key) as usize & (self.sets - 1)) * WAYS
     }
@@ -111,8 +109,8 @@ impl<K: Copy + Default + Eq + Hash, V: Copy + Default> BoundedTable<K, V> {
 /// Entries in a set: enough that few sets are full before the table nearly is.
 const WAYS: usize = 8;
 
-/// The epoch of an entry that was never used, or is forgotten.
-const NEVER: u32 = 0;
+/// Lower than the number of any use.
+const FREE: u64 = 0;
 
 #[cfg(test)]
 mod tests {
@@ -153,18 +151,5 @@ mod tests {
         table.remove(&5);
         table.entry(9, || ());
         assert_eq!(table.evicted(), 1, "a free place is taken first");
-    }
-
-    #[test]
-    fn clearing_forgets_all_and_evicts_nothing() {
-        let mut table = BoundedTable::<u32, u32>::new(8);
-        for round in 0..3 {
-            for key in 0..8 {
-                assert_eq!(*table.entry(key, || round), round);
-            }
-            table.clear();
-            assert!((0..8).all(|key| table.find(&key).is_none()));
-        }
-        assert_eq!(table.evicted(), 0);
     }
 }

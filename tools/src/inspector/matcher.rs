@@ -17,6 +17,7 @@ use std::ops::{ControlFlow, Range};
 use fanq::Timestamp;
 
 use super::compiled::{CompiledPolicy, Surroundings};
+use super::handover::Assignment;
 use super::packet::PacketFacts;
 use super::rate::Rates;
 use super::rules_file::Action;
@@ -65,6 +66,16 @@ impl Matcher {
         }
     }
 
+    /// Takes over from the matcher of the rules before what still holds: the flows, if the patterns are the same.
+    /// Limits begin anew. What both had to give up is counted on.
+    pub(crate) fn inherit(&mut self, policy: &CompiledPolicy, earlier: &mut Assignment) {
+        let before = &earlier.version.policy;
+        let keeps_flows = policy.patterns.same_as(&before.patterns)
+            && policy.settings.flow_table == before.settings.flow_table;
+        self.streams.inherit(&mut earlier.matcher.streams, keeps_flows);
+        self.rates.count_on_from(&earlier.matcher.rates);
+    }
+
     /// Decides a packet: the rule's action, or none where the default is to be taken. `matched` is called for each rule
     /// that matches, those that only log included, in order.
     #[inline]
@@ -74,7 +85,7 @@ impl Matcher {
         facts: &PacketFacts<'_>,
         around: Surroundings,
         clock: &mut BatchClock,
-        matched: impl FnMut(u32),
+        matched: impl FnMut(u32, &mut BatchClock),
     ) -> Option<Action> {
         self.lists.clear();
         policy.lists_of(facts, &mut self.lists);
@@ -90,7 +101,7 @@ impl Matcher {
         facts: &PacketFacts<'_>,
         around: Surroundings,
         clock: &mut BatchClock,
-        mut matched: impl FnMut(u32),
+        mut matched: impl FnMut(u32, &mut BatchClock),
     ) -> Option<Action> {
         let mut pattern_rules = 0;
         let mut scanned = false;
@@ -103,11 +114,14 @@ impl Matcher {
                 scanned = true;
                 self.streams.scan(policy, facts);
             }
-            let found = if scanned { self.streams.rules().get(pattern_rules).copied() } else { None };
+            let found =
+                if scanned { self.streams.rules().get(pattern_rules).copied() } else { None };
             let Some(number) = listed.into_iter().chain(found).min() else { break None };
             if found == Some(number) {
                 // A rule may stand there once for each of its patterns.
-                let same = self.streams.rules()[pattern_rules..].iter().take_while(|rule| **rule == number);
+                let same = self.streams.rules()[pattern_rules..]
+                    .iter()
+                    .take_while(|rule| **rule == number);
                 pattern_rules += same.count();
             }
             self.pass(policy, number);
@@ -135,7 +149,7 @@ impl Matcher {
         facts: &PacketFacts<'_>,
         around: Surroundings,
         clock: &mut BatchClock,
-        matched: &mut impl FnMut(u32),
+        matched: &mut impl FnMut(u32, &mut BatchClock),
     ) -> ControlFlow<Action> {
         let rule = policy.rule(number);
         if !policy.conditions_hold(rule, facts, around)
@@ -148,7 +162,7 @@ impl Matcher {
         {
             return ControlFlow::Continue(());
         }
-        matched(number);
+        matched(number, clock);
         match rule.action {
             Action::Log => ControlFlow::Continue(()),
             action => ControlFlow::Break(action),
@@ -158,7 +172,7 @@ impl Matcher {
     /// The lowest rule at the head of any list.
     #[inline]
     fn lowest_listed(&self, policy: &CompiledPolicy) -> Option<u32> {
-        let heads = self.lists.iter().filter(|list| !list.is_empty());
+        let heads = self.lists.iter().filter(|list| list.start < list.end);
         heads.map(|list| policy.rule_at(list.start)).min()
     }
 
@@ -166,7 +180,7 @@ impl Matcher {
     #[inline]
     fn pass(&mut self, policy: &CompiledPolicy, number: u32) {
         for list in &mut self.lists {
-            if !list.is_empty() && policy.rule_at(list.start) == number {
+            if list.start < list.end && policy.rule_at(list.start) == number {
                 list.start += 1;
             }
         }

@@ -8,16 +8,33 @@
 //!   stream       patterns, across packets of a flow
 //!   rate         token buckets
 //!   bounded_table  what both remember in
+//! worker       the trait's side: verdicts, counts, records for the log
+//! handover     new rules on their way to the workers
+//! control      reading again, and the account: the main thread's side
+//! interfaces   by name and by number
+//! command      `fanq policy check|bench`
 //! ```
 //!
 //! Invariant: after its start, and but for a change of rules, a worker's inspector allocates nothing and takes no lock.
 
-#![expect(dead_code, reason = "the worker's side comes next")]
-
 mod bounded_table;
+mod command;
 mod compiled;
+mod control;
+mod handover;
+mod interfaces;
 mod matcher;
 mod packet;
 mod rate;
-pub(crate) mod rules_file;
+mod rules_file;
 mod stream;
+mod worker;
+
+pub(crate) use command::{PolicyArgs, run};
+pub(crate) use control::{PolicyAccount, PolicyControl};
+pub(crate) use interfaces::InterfaceNames;
+pub(crate) use packet::{Addresses, PacketFacts};
+#[cfg(test)]
+pub(crate) use rules_file::Conditions;
+pub(crate) use rules_file::{Action, Rule};
+pub(crate) use worker::RuleInspector;

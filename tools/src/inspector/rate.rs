@@ -55,6 +55,11 @@ impl Rates {
         false
     }
 
+    /// Counts on from the rates of the rules before.
+    pub(crate) fn count_on_from(&mut self, earlier: &Self) {
+        self.full_at_ns.count_on_from(&earlier.full_at_ns);
+    }
+
     /// Addresses and flows whose count had to give way to that of others.
     pub(crate) const fn evicted(&self) -> u64 {
         self.full_at_ns.evicted()
@@ -142,7 +147,8 @@ mod tests {
     #[test]
     fn rules_count_apart_and_a_full_table_forgets_the_oldest() {
         let mut rates = Rates::new(8);
-        let mut beyond = |rule| rates.is_beyond(rule, limit(LimitScope::Rule), &facts(1, 2), Timestamp(1));
+        let mut beyond =
+            |rule| rates.is_beyond(rule, limit(LimitScope::Rule), &facts(1, 2), Timestamp(1));
         assert_eq!([1, 1, 1, 1, 2].map(&mut beyond), [false, false, false, true, false]);
         for rule in 2..10 {
             beyond(rule);

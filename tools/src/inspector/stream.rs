@@ -85,9 +85,13 @@ impl StreamScanner {
         }
     }
 
-    /// Takes over the flows of a scanner of the same patterns.
-    pub(crate) fn inherit(&mut self, earlier: Self) {
-        self.flows = earlier.flows;
+    /// Takes over from the scanner before: the flows, if its patterns are the same, and the count.
+    pub(crate) fn inherit(&mut self, earlier: &mut Self, with_flows: bool) {
+        if with_flows {
+            std::mem::swap(&mut self.flows, &mut earlier.flows);
+        } else {
+            self.flows.count_on_from(&earlier.flows);
+        }
     }
 
     /// Looks for patterns. The rules that have one of those found are [`rules`](Self::rules) after it.

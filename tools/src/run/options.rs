@@ -12,7 +12,8 @@ use clap::{Args, ValueEnum};
 use fanq::{CopyRange, CpuList, EngineConfig, Placement, QueueRange, Wait};
 use serde::Deserialize;
 
-use crate::policy::Policy;
+use crate::eve::EveTarget;
+use crate::policy::{Policy, PolicyChoice};
 use crate::usage;
 
 /// Every setting, each of which may be missing.
@@ -49,9 +50,17 @@ struct Settings {
     /// Niceness of the workers, -20 to 19; below 0 they go before what fills their queues [default: -5]
     #[arg(long, value_name = "NICE", allow_negative_numbers = true)]
     nice: Option<i8>,
-    /// What happens to packets: accept, drop, or drop:PERCENT [default: accept]
+    /// What happens to packets: accept, drop, drop:PERCENT, or what the rules in FILE.toml say, which are read again on
+    /// SIGHUP [default: accept]
     #[arg(long, value_name = "POLICY")]
-    policy: Option<Text<Policy>>,
+    policy: Option<Text<PolicyChoice>>,
+    /// Write alerts, drops and statistics as EVE JSON lines to a file, opened again on SIGHUP, or to a listening socket:
+    /// FILE or unix:PATH [default: nowhere]
+    #[arg(long, value_name = "TARGET")]
+    eve: Option<Text<EveTarget>>,
+    /// Write statistics to it every so many seconds [default: never]
+    #[arg(long, value_name = "SECONDS")]
+    eve_stats: Option<f64>,
     /// Busy time for each packet, 0 to 1000000000 ns, to stand for an inspector's work [default: 0]
     #[arg(long, value_name = "NS")]
     work_ns: Option<u32>,
@@ -88,7 +97,9 @@ pub(crate) enum SummaryFormat {
 #[derive(Debug)]
 pub(crate) struct RunOptions {
     pub(crate) engine: EngineConfig,
-    pub(crate) policy: Policy,
+    pub(crate) policy: PolicyChoice,
+    pub(crate) eve: Option<EveTarget>,
+    pub(crate) eve_stats_every: Option<Duration>,
     pub(crate) work_ns: u32,
     pub(crate) stats_every: Option<Duration>,
     pub(crate) summary: SummaryFormat,
@@ -122,9 +133,14 @@ impl RunOptions {
         set(&mut engine.queue.flags.fail_open, settings.fail_open);
         set(&mut engine.queue.flags.gso, settings.gso);
         engine.check().map_err(usage)?;
+        if settings.eve_stats.is_some() && settings.eve.is_none() {
+            return Err(usage("eve-stats needs a log to write to: add --eve FILE"));
+        }
         Ok(Self {
             engine,
-            policy: settings.policy.map_or(Policy::Accept, |text| text.0),
+            policy: settings.policy.map_or(PolicyChoice::Plain(Policy::Accept), |text| text.0),
+            eve: settings.eve.map(|text| text.0),
+            eve_stats_every: settings.eve_stats.map(|s| seconds("eve-stats", s)).transpose()?,
             work_ns: work_ns(settings.work_ns.unwrap_or(0))?,
             stats_every: settings.stats.map(|s| seconds("stats", s)).transpose()?,
             summary: settings.summary.unwrap_or(SummaryFormat::Text),
@@ -148,6 +164,8 @@ impl Settings {
             wait: self.wait.or(other.wait),
             nice: self.nice.or(other.nice),
             policy: self.policy.or(other.policy),
+            eve: self.eve.or(other.eve),
+            eve_stats: self.eve_stats.or(other.eve_stats),
             work_ns: self.work_ns.or(other.work_ns),
             stats: self.stats.or(other.stats),
             summary: self.summary.or(other.summary),

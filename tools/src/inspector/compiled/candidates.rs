@@ -56,7 +56,8 @@ enum Key {
 impl Candidates {
     /// `patterns` has the numbers of each rule's patterns, `pattern_count` how many there are in all.
     pub(super) fn new(rules: &[Rule], patterns: &[Box<[u32]>], pattern_count: usize) -> Self {
-        let plain = || rules.iter().zip(patterns).map(|(rule, patterns)| (rule, patterns.is_empty()));
+        let plain =
+            || rules.iter().zip(patterns).map(|(rule, patterns)| (rule, patterns.is_empty()));
         let mut shared: HashMap<Key, usize> = HashMap::new();
         for (rule, _) in plain().filter(|(_, is_plain)| *is_plain) {
             for key in choices(rule).into_iter().flatten() {
@@ -73,7 +74,8 @@ impl Candidates {
                 }
                 continue;
             }
-            let crowd = |keys: &Vec<Key>| keys.iter().map(|key| shared[key]).max().unwrap_or(usize::MAX);
+            let crowd =
+                |keys: &Vec<Key>| keys.iter().map(|key| shared[key]).max().unwrap_or(usize::MAX);
             let best = choices(rule).into_iter().filter(|keys| !keys.is_empty()).min_by_key(crowd);
             match best {
                 Some(keys) => keys.into_iter().for_each(|key| {
@@ -119,7 +121,7 @@ impl Candidates {
     #[inline]
     pub(super) fn of_headers(&self, facts: &PacketFacts<'_>, places: &mut Vec<ListPlace>) {
         let mut add = |place: ListPlace| {
-            if !place.is_empty() {
+            if place.start < place.end {
                 places.push(place);
             }
         };
@@ -207,7 +209,8 @@ struct Lists(Vec<u32>);
 impl Lists {
     fn add(&mut self, rules: &[u32]) -> ListPlace {
         let end = |lists: &Vec<u32>| {
-            u32::try_from(lists.len()).expect("a rules file of 64 MiB has fewer values in its rules")
+            u32::try_from(lists.len())
+                .expect("a rules file of 64 MiB has fewer values in its rules")
         };
         let start = end(&self.0);
         self.0.extend(rules);

@@ -139,7 +139,10 @@ impl AddressSet {
                 }
                 std::net::IpAddr::V6(address) => {
                     let first = address.to_bits();
-                    v6.push((first, first | u128::MAX.checked_shr(u32::from(*length)).unwrap_or(0)));
+                    v6.push((
+                        first,
+                        first | u128::MAX.checked_shr(u32::from(*length)).unwrap_or(0),
+                    ));
                 }
             }
         }

@@ -11,6 +11,7 @@ mod prefix_index;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::packet::PacketFacts;
 use super::rules_file::{Action, Limit, LimitScope, Rule, RulesFile, Settings};
@@ -33,7 +34,7 @@ pub(crate) struct CompiledPolicy {
     pub(crate) interfaces: Vec<String>,
     pub(crate) uses_limits: bool,
     /// The rules in words, for the log and for counts.
-    pub(crate) words: Vec<Rule>,
+    pub(crate) words: Arc<Vec<Rule>>,
 }
 
 /// One rule.
@@ -79,7 +80,8 @@ impl CompiledPolicy {
         let patterns =
             PatternSet::new(file.rules.iter().flat_map(|rule| &rule.conditions.patterns))?;
         let numbers = patterns.numbers();
-        let patterns_of = |rule: &Rule| rule.conditions.patterns.iter().map(|p| numbers[p]).collect();
+        let patterns_of =
+            |rule: &Rule| rule.conditions.patterns.iter().map(|p| numbers[p]).collect();
         let rule_patterns: Vec<Box<[u32]>> = file.rules.iter().map(patterns_of).collect();
         let candidates = Candidates::new(&file.rules, &rule_patterns, patterns.count());
         let compiled = file.rules.iter().zip(rule_patterns).map(|(rule, patterns)| CompiledRule {
@@ -97,7 +99,7 @@ impl CompiledPolicy {
             settings: file.settings.clone(),
             interfaces,
             uses_limits: file.rules.iter().any(|rule| rule.limit.is_some()),
-            words: file.rules.clone(),
+            words: Arc::new(file.rules.clone()),
             rules,
         })
     }
@@ -192,7 +194,9 @@ impl PatternScope {
             destination_ports: Some(Box::new([0; 1024])),
         };
         let (mut hooks, mut any_hook) = (0, false);
-        let with_patterns = (0_u32..).zip(words.iter().zip(rules)).filter(|(_, (_, rule))| !rule.patterns.is_empty());
+        let with_patterns = (0_u32..)
+            .zip(words.iter().zip(rules))
+            .filter(|(_, (_, rule))| !rule.patterns.is_empty());
         for (number, (words, rule)) in with_patterns {
             scope.first_rule = scope.first_rule.min(number);
             scope.protocols.join(rule.conditions.protocols);

@@ -54,13 +54,20 @@ impl PatternSet {
 
     /// Where a stream begins.
     pub(crate) fn start(&self) -> ScanState {
-        let start = |scanner: &Option<Scanner>| scanner.as_ref().map_or_else(StateID::default, Scanner::start);
+        let start = |scanner: &Option<Scanner>| {
+            scanner.as_ref().map_or_else(StateID::default, Scanner::start)
+        };
         ScanState { exact: start(&self.exact), ignoring_case: start(&self.ignoring_case) }
     }
 
     /// Walks on over these bytes. `found` gets the number of each pattern at each place where it ends.
     #[inline]
-    pub(crate) fn scan(&self, from: ScanState, bytes: &[u8], mut found: impl FnMut(u32)) -> ScanState {
+    pub(crate) fn scan(
+        &self,
+        from: ScanState,
+        bytes: &[u8],
+        mut found: impl FnMut(u32),
+    ) -> ScanState {
         let mut state = from;
         if let Some(scanner) = &self.exact {
             state.exact = scanner.scan(state.exact, bytes, &mut found);
@@ -229,7 +236,9 @@ mod tests {
         let mut found = Vec::new();
         for end in 1..=stream.len() {
             for (number, pattern) in (0..).zip(patterns) {
-                let Some(tail) = end.checked_sub(pattern.bytes.len()).map(|from| &stream[from..end]) else {
+                let Some(tail) =
+                    end.checked_sub(pattern.bytes.len()).map(|from| &stream[from..end])
+                else {
                     continue;
                 };
                 let is_same = if pattern.ignore_case {
@@ -283,16 +292,22 @@ mod tests {
     #[test]
     fn the_bound_of_the_table_holds_and_chooses_the_automaton() {
         for (count, kind) in [(1_000_u32, "DFA"), (20_000, "contiguous NFA")] {
-            let texts = (0..count).map(|n| format!("{:032x}", u128::from(n.wrapping_mul(2_654_435_761)) << 90));
-            let patterns: Vec<_> =
-                texts.map(|text| Pattern { bytes: text.into_bytes(), ignore_case: count > 5_000 }).collect();
+            let texts = (0..count)
+                .map(|n| format!("{:032x}", u128::from(n.wrapping_mul(2_654_435_761)) << 90));
+            let patterns: Vec<_> = texts
+                .map(|text| Pattern { bytes: text.into_bytes(), ignore_case: count > 5_000 })
+                .collect();
             let set = PatternSet::new(patterns.iter()).unwrap();
             let account = set.scanners().next().unwrap();
             let bound = dfa_bytes_at_most(&set.texts(account.ignores_case), account.ignores_case);
             assert_eq!(account.kind, kind, "{bound}");
             if kind == "DFA" {
                 // Beside the table there are the lists of matches.
-                assert!(account.bytes <= bound + 100 * patterns.len(), "{} of {bound}", account.bytes);
+                assert!(
+                    account.bytes <= bound + 100 * patterns.len(),
+                    "{} of {bound}",
+                    account.bytes
+                );
             }
         }
     }

@@ -180,7 +180,9 @@ fn close_before<A: AddressBits>(
     open: &mut Vec<(A, u32)>,
     pieces: &mut Pieces<A>,
 ) {
-    while let Some((last, _)) = open.pop_if(|(last, _)| address.is_none_or(|address| *last < address)) {
+    while let Some((last, _)) =
+        open.pop_if(|(last, _)| address.is_none_or(|address| *last < address))
+    {
         if let Some(behind) = last.next() {
             pieces.begin(behind, open.last().map_or(NO_PREFIX, |(_, place)| *place));
         }
@@ -221,7 +223,8 @@ mod tests {
 
     /// Prefixes close to each other, without repetition, and addresses at their edges.
     fn prefixes() -> impl Strategy<Value = Vec<(u32, u8)>> {
-        let prefix = (any::<u32>(), 0_u8..=32, prop_oneof![Just(0_u32), Just(0xffff), Just(u32::MAX)]);
+        let prefix =
+            (any::<u32>(), 0_u8..=32, prop_oneof![Just(0_u32), Just(0xffff), Just(u32::MAX)]);
         let prefixes = vec(prefix, 0..200);
         prefixes.prop_map(|prefixes| {
             let masked = prefixes.into_iter().map(|(address, length, noise)| {
@@ -267,7 +270,8 @@ mod tests {
         let index = index_of(&prefixes);
         assert_eq!(index.tops.len(), 65_537);
         for (number, (address, _)) in prefixes.iter().enumerate() {
-            let found: Vec<_> = index.covering(address | 7).map(|list| list.start as usize).collect();
+            let found: Vec<_> =
+                index.covering(address | 7).map(|list| list.start as usize).collect();
             assert_eq!(found, [number]);
             assert_eq!(index.covering(address | 0x100).count(), 0);
         }

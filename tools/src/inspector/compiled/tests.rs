@@ -38,8 +38,14 @@ pub(crate) fn rule_with(conditions: Conditions) -> Rule {
 }
 
 fn prefix() -> impl Strategy<Value = Prefix> {
-    let v4 = (select(vec![0x0a00_0000_u32, 0x0a00_0001, 0x0a01_0000, 0xc000_0201]), select(vec![0_u8, 8, 16, 31, 32]));
-    let v6 = (select(vec![1_u128, 0x2001_0db8 << 96, (0x2001_0db8 << 96) + 1]), select(vec![0_u8, 32, 127, 128]));
+    let v4 = (
+        select(vec![0x0a00_0000_u32, 0x0a00_0001, 0x0a01_0000, 0xc000_0201]),
+        select(vec![0_u8, 8, 16, 31, 32]),
+    );
+    let v6 = (
+        select(vec![1_u128, 0x2001_0db8 << 96, (0x2001_0db8 << 96) + 1]),
+        select(vec![0_u8, 32, 127, 128]),
+    );
     prop_oneof![
         v4.prop_map(|(address, length)| {
             let address = address & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
@@ -70,7 +76,15 @@ fn conditions() -> impl Strategy<Value = Conditions> {
     let hooks = vec(select(vec![Hook::Input, Hook::Forward]), 0..2);
     let patterns = option::weighted(0.4, vec(pattern(), 1..3));
     (protocols, addresses, ports, interface(), interface(), hooks, patterns).prop_map(
-        |(protocols, (sources, destinations), (source_ports, destination_ports), ins, outs, hooks, patterns)| {
+        |(
+            protocols,
+            (sources, destinations),
+            (source_ports, destination_ports),
+            ins,
+            outs,
+            hooks,
+            patterns,
+        )| {
             Conditions {
                 protocols,
                 sources,
@@ -96,8 +110,12 @@ fn rules() -> impl Strategy<Value = Vec<Rule>> {
 
 fn packet() -> impl Strategy<Value = Vec<u8>> {
     let text = "[abcAB]{0,8}";
-    let v4 = (select(vec![0x0a00_0000_u32, 0x0a00_0001, 0x0a01_0007, 0xc000_0201]), select(vec![0x0a00_0001_u32, 0]));
-    let v6 = (select(vec![1_u128, (0x2001_0db8 << 96) + 1]), select(vec![0x2001_0db8_u128 << 96, 2]));
+    let v4 = (
+        select(vec![0x0a00_0000_u32, 0x0a00_0001, 0x0a01_0007, 0xc000_0201]),
+        select(vec![0x0a00_0001_u32, 0]),
+    );
+    let v6 =
+        (select(vec![1_u128, (0x2001_0db8 << 96) + 1]), select(vec![0x2001_0db8_u128 << 96, 2]));
     let ports = (select(vec![53_u16, 80, 1000]), select(vec![53_u16, 80, 81, 1000]));
     let ip = prop_oneof![v4.prop_map(Ok), v6.prop_map(Err)];
     (ip, ports, 0..3_u8, text).prop_map(|(ip, (source, destination), protocol, text)| {
@@ -133,18 +151,22 @@ fn holds_in_words(rule: &Rule, facts: &PacketFacts<'_>, hook: Hook, interfaces: 
         prefixes.is_empty() || prefixes.iter().any(covers)
     };
     let has_port = |ranges: &[PortRange], port: Option<u16>| {
-        let has = |range: &PortRange| port.is_some_and(|port| range.first <= port && port <= range.last);
+        let has =
+            |range: &PortRange| port.is_some_and(|port| range.first <= port && port <= range.last);
         ranges.is_empty() || ranges.iter().any(has)
     };
-    let named = |names: &[String], name: &str| names.is_empty() || names.iter().any(|known| known == name);
+    let named =
+        |names: &[String], name: &str| names.is_empty() || names.iter().any(|known| known == name);
     let has_pattern = |pattern: &Pattern| {
         facts.payload.windows(pattern.bytes.len()).any(|window| {
-            window == pattern.bytes || pattern.ignore_case && window.eq_ignore_ascii_case(&pattern.bytes)
+            window == pattern.bytes
+                || pattern.ignore_case && window.eq_ignore_ascii_case(&pattern.bytes)
         })
     };
     let (source, destination) = facts.addresses.map(Addresses::both).unzip();
     let (source_port, destination_port) = facts.ports.unzip();
-    (conditions.protocols.is_empty() || facts.addresses.is_some() && conditions.protocols.contains(&facts.protocol))
+    (conditions.protocols.is_empty()
+        || facts.addresses.is_some() && conditions.protocols.contains(&facts.protocol))
         && covers(&conditions.sources, source)
         && covers(&conditions.destinations, destination)
         && has_port(&conditions.source_ports, source_port)
@@ -166,13 +188,18 @@ fn around(policy: &CompiledPolicy, hook: Hook, interfaces: [&str; 2]) -> Surroun
     }
 }
 
-fn assert_as_the_words_say(rules: Vec<Rule>, packets: &[Vec<u8>], hook: Hook, interfaces: [&str; 2]) {
+fn assert_as_the_words_say(
+    rules: Vec<Rule>,
+    packets: &[Vec<u8>],
+    hook: Hook,
+    interfaces: [&str; 2],
+) {
     let policy = policy_of(rules);
     let around = around(&policy, hook, interfaces);
     for packet in packets {
         let facts = PacketFacts::read(packet);
         let mut expected = Vec::new();
-        for (number, rule) in (0_u32..).zip(&policy.words) {
+        for (number, rule) in (0_u32..).zip(policy.words.iter()) {
             if holds_in_words(rule, &facts, hook, interfaces) {
                 expected.push(number);
                 if rule.action != Action::Log {
@@ -184,7 +211,8 @@ fn assert_as_the_words_say(rules: Vec<Rule>, packets: &[Vec<u8>], hook: Hook, in
         let decided = decided.filter(|action| *action != Action::Log);
         let (mut matcher, mut matched) = (Matcher::new(&policy), Vec::new());
         let mut clock = BatchClock::at(Timestamp(0));
-        let action = matcher.decide(&policy, &facts, around, &mut clock, |rule| matched.push(rule));
+        let action =
+            matcher.decide(&policy, &facts, around, &mut clock, |rule, _| matched.push(rule));
         assert_eq!((action, &matched), (decided, &expected), "{facts:?}\n{:?}", policy.words);
     }
 }
@@ -228,7 +256,8 @@ fn a_rule_is_found_by_what_it_shares_with_fewest() {
     PacketBuilder::ipv4([10, 0, 0, 1], [1; 4], 9).udp(5, 777).write(&mut bytes, &[]).unwrap();
     let mut lists = Vec::new();
     policy.lists_of(&PacketFacts::read(&bytes), &mut lists);
-    let candidates: Vec<_> = lists.into_iter().flatten().map(|place| policy.rule_at(place)).collect();
+    let candidates: Vec<_> =
+        lists.into_iter().flatten().map(|place| policy.rule_at(place)).collect();
     assert_eq!((candidates, policy.for_all_count()), (vec![777], 0));
 }
 

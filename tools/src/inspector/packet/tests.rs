@@ -50,14 +50,21 @@ fn a_whole_segment_has_everything() {
     assert_eq!(PacketFacts::read(&syn).tcp, Some(TcpPlace { sequence: 8, begins: true }));
     let facts_of_udp = udp6(b"question");
     let facts = PacketFacts::read(&facts_of_udp);
-    assert_eq!((facts.protocol, facts.ports, facts.payload), (UDP, Some((1000, 53)), &b"question"[..]));
+    assert_eq!(
+        (facts.protocol, facts.ports, facts.payload),
+        (UDP, Some((1000, 53)), &b"question"[..])
+    );
 }
 
 #[test]
 fn what_is_no_ip_packet_has_nothing() {
     for bytes in [&[][..], &[0x45], &[0x45; 19], &[0x44; 60], &[0x60; 39], &[0x50; 60], &[0; 100]] {
         let facts = PacketFacts::read(bytes);
-        assert_eq!((facts.addresses, facts.ports, facts.payload.len()), (None, None, 0), "{bytes:?}");
+        assert_eq!(
+            (facts.addresses, facts.ports, facts.payload.len()),
+            (None, None, 0),
+            "{bytes:?}"
+        );
     }
 }
 
@@ -103,7 +110,11 @@ fn extension_headers_in_any_order_lead_to_the_protocol_or_end_the_search() {
     ] {
         let packet = with_extensions(order, UDP, udp);
         let facts = PacketFacts::read(&packet);
-        assert_eq!((facts.protocol, facts.ports, facts.payload), (UDP, Some((1000, 53)), &b"abc"[..]), "{order:?}");
+        assert_eq!(
+            (facts.protocol, facts.ports, facts.payload),
+            (UDP, Some((1000, 53)), &b"abc"[..]),
+            "{order:?}"
+        );
     }
     // RFC 8200, section 4.1: hop-by-hop options come first or the packet is discarded.
     let packet = with_extensions(&[destination, hop], UDP, udp);
@@ -112,7 +123,10 @@ fn extension_headers_in_any_order_lead_to_the_protocol_or_end_the_search() {
     let packet = with_extensions(&[hop], 60, &[17]);
     assert_eq!(PacketFacts::read(&packet).ports, None, "a chain that is cut");
     let packet = with_extensions(&[hop], 59, &[1, 2, 3]);
-    assert_eq!((PacketFacts::read(&packet).protocol, PacketFacts::read(&packet).payload), (59, &[1, 2, 3][..]));
+    assert_eq!(
+        (PacketFacts::read(&packet).protocol, PacketFacts::read(&packet).payload),
+        (59, &[1, 2, 3][..])
+    );
 }
 
 #[test]
@@ -131,7 +145,9 @@ fn lengths_that_lie_are_bounded_by_what_is_there() {
         assert_eq!(facts.tcp.is_some(), value == 0x60);
     }
     let mut udp = udp6(b"question");
-    for (length, expected) in [(0_u16, &b"question"[..]), (7, b"question"), (10, b"qu"), (999, b"question")] {
+    for (length, expected) in
+        [(0_u16, &b"question"[..]), (7, b"question"), (10, b"qu"), (999, b"question")]
+    {
         udp[44..46].copy_from_slice(&length.to_be_bytes());
         assert_eq!(PacketFacts::read(&udp).payload, expected, "{length}");
     }

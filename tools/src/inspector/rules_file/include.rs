@@ -102,7 +102,9 @@ impl Reader {
             let asker = Asker { path, text, span };
             for included in named_by(path, &name).map_err(|what| asker.error(what))? {
                 if self.open.len() >= DEPTH_MAX {
-                    let what = format!("includes go {DEPTH_MAX} files deep at most: include it from a file further up");
+                    let what = format!(
+                        "includes go {DEPTH_MAX} files deep at most: include it from a file further up"
+                    );
                     return Err(asker.error(what));
                 }
                 let (text, file) = self.open(&included, Some(&asker))?;
@@ -132,13 +134,20 @@ impl Reader {
         id: Option<std::ops::Range<usize>>,
     ) -> Result<Rule, Wrong> {
         if let Some(first) = self.names.insert(rule.name.clone(), path.to_owned()) {
-            let what = format!("a rule named `{}` is in {} already: names tell rules apart", rule.name, first.display());
+            let what = format!(
+                "a rule named `{}` is in {} already: names tell rules apart",
+                rule.name,
+                first.display()
+            );
             return Err(Wrong::at(name.span(), what));
         }
         if let (Some(number), Some(span)) = (rule.id, id)
             && let Some(first) = self.ids.insert(number, rule.name.clone())
         {
-            return Err(Wrong::at(span, format!("the id {number} is that of the rule `{first}` already")));
+            return Err(Wrong::at(
+                span,
+                format!("the id {number} is that of the rule `{first}` already"),
+            ));
         }
         Ok(rule)
     }
@@ -147,7 +156,9 @@ impl Reader {
 /// The files that an include names, seen from the file that it stands in.
 fn named_by(from: &Path, value: &Scalar) -> Result<Vec<PathBuf>, String> {
     let Scalar::Text(name) = value else {
-        return Err("an include is a text: the path of a rules file, such as \"rules.d/*.toml\"".to_owned());
+        return Err(
+            "an include is a text: the path of a rules file, such as \"rules.d/*.toml\"".to_owned()
+        );
     };
     let folder = from.parent().unwrap_or(Path::new(""));
     if !name.contains(['*', '?']) {

@@ -19,8 +19,8 @@ use error::Wrong;
 use schema::{FileText, Scalar};
 
 pub(crate) use error::RulesFileError;
-pub(crate) use rule::{Action, Conditions, Limit, LimitScope, Rule};
-pub(crate) use values::{PROTOCOLS, Pattern, PortRange, Prefix};
+pub(crate) use rule::{Action, Conditions, Limit, LimitScope, Rule, WITH_PORTS};
+pub(crate) use values::{Pattern, PortRange, Prefix};
 
 /// A rules file with all that it includes.
 #[derive(Debug, Clone)]
@@ -121,7 +121,10 @@ fn key_of_the_first_file(file: &FileText) -> Option<Wrong> {
     ];
     let found = spans.into_iter().find_map(|(key, span)| Some((key, span?)));
     found.map(|(key, span)| {
-        Wrong::at(span, format!("`{key}` holds for all rules: write it in the file that includes this one"))
+        Wrong::at(
+            span,
+            format!("`{key}` holds for all rules: write it in the file that includes this one"),
+        )
     })
 }
 
@@ -135,7 +138,10 @@ fn table_size(key: &str, value: Option<Spanned<i64>>) -> Result<usize, Wrong> {
     let size = usize::try_from(*value.get_ref()).ok();
     size.filter(|size| (TABLE_MIN..=TABLE_MAX).contains(size)).ok_or_else(|| {
         let number = value.get_ref();
-        Wrong::at(value.span(), format!("{key} {number} is out of range: {TABLE_MIN} to {TABLE_MAX}"))
+        Wrong::at(
+            value.span(),
+            format!("{key} {number} is out of range: {TABLE_MIN} to {TABLE_MAX}"),
+        )
     })
 }
 

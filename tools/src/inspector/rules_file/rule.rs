@@ -84,14 +84,20 @@ impl Rule {
         let name_span = text.name.span();
         let name = text.name.into_inner();
         if name.trim().is_empty() {
-            return Err(Wrong::at(name_span, "the name is empty: write one by which the rule is known in counts"));
+            return Err(Wrong::at(
+                name_span,
+                "the name is empty: write one by which the rule is known in counts",
+            ));
         }
         let action = action(&text.action, text.mark, settings)?;
         let log_span = text.log.as_ref().map(Spanned::span);
         let log_by_default = matches!(action, Action::Drop | Action::Reject | Action::Log);
         let log = text.log.map_or(log_by_default, Spanned::into_inner);
         if let (Action::Log, false, Some(span)) = (action, log, log_span) {
-            return Err(Wrong::at(span, "a rule with the action \"log\" and log = false does nothing: leave it out"));
+            return Err(Wrong::at(
+                span,
+                "a rule with the action \"log\" and log = false does nothing: leave it out",
+            ));
         }
         let protocol_span = text.protocol.as_ref().map(Spanned::span);
         let has_ports = text.source_port.is_some() || text.destination_port.is_some();
@@ -111,7 +117,9 @@ impl Rule {
             && let Some(span) = protocol_span
             && let Some(protocol) = conditions.protocols.iter().find(without_ports)
         {
-            let what = format!("protocol {protocol} has no ports: a rule with ports takes tcp, udp and sctp");
+            let what = format!(
+                "protocol {protocol} has no ports: a rule with ports takes tcp, udp and sctp"
+            );
             return Err(Wrong::at(span, what));
         }
         Ok(Self {
@@ -181,7 +189,9 @@ fn limit(text: LimitText) -> Result<Limit, Wrong> {
         "flow" => LimitScope::Flow,
         "rule" => LimitScope::Rule,
         other => {
-            let what = format!("`{other}` is nothing to count by: write source, destination, flow or rule");
+            let what = format!(
+                "`{other}` is nothing to count by: write source, destination, flow or rule"
+            );
             return Err(Wrong::at(text.per.span(), what));
         }
     };
@@ -189,8 +199,9 @@ fn limit(text: LimitText) -> Result<Limit, Wrong> {
     let burst = number("burst", text.burst, 1, LIMIT_COUNT_MAX)?.unwrap_or(count);
     let seconds = *text.seconds.get_ref();
     if !(LIMIT_SECONDS_MIN..=LIMIT_SECONDS_MAX).contains(&seconds) {
-        let what =
-            format!("seconds {seconds} is out of range: {LIMIT_SECONDS_MIN} to {LIMIT_SECONDS_MAX}");
+        let what = format!(
+            "seconds {seconds} is out of range: {LIMIT_SECONDS_MIN} to {LIMIT_SECONDS_MAX}"
+        );
         return Err(Wrong::at(text.seconds.span(), what));
     }
     Ok(Limit { per, count, seconds, burst })

@@ -84,7 +84,10 @@ fn every_key_is_read() {
     assert_eq!(all.action, Action::Mark("5".parse().unwrap()));
     let conditions = &all.conditions;
     assert_eq!(conditions.protocols, [6, 17, 132]);
-    assert_eq!(conditions.sources.iter().map(|prefix| prefix.length).collect::<Vec<_>>(), [8, 32, 32]);
+    assert_eq!(
+        conditions.sources.iter().map(|prefix| prefix.length).collect::<Vec<_>>(),
+        [8, 32, 32]
+    );
     assert_eq!(conditions.destination_ports[2], PortRange { first: 8000, last: 8080 });
     assert_eq!(conditions.source_ports, [PortRange { first: 1024, last: 65535 }]);
     assert_eq!(conditions.hooks, [Hook::Input, Hook::Forward]);
@@ -147,13 +150,21 @@ fn what_is_wrong_is_named_with_its_place_and_what_was_expected() {
         (rule("pattern = 'a|b'"), "4:11", "no partner"),
         (rule("pattern = { text = 'a', nocase = true }"), "4:25", "unknown field `nocase`"),
         (rule("limit = { per = 'host', count = 1, seconds = 1 }"), "4:17", "source, destination"),
-        (rule("limit = { per = 'flow', count = 0, seconds = 1 }"), "4:33", "count 0 is out of range"),
+        (
+            rule("limit = { per = 'flow', count = 0, seconds = 1 }"),
+            "4:33",
+            "count 0 is out of range",
+        ),
         (rule("limit = { per = 'flow', count = 1, seconds = 0 }"), "4:46", "seconds 0 is out"),
         (rule("limit = { per = 'flow', count = 1, seconds = nan }"), "4:46", "out of range"),
         (rule("limit = { per = 'flow', count = 1 }"), "4:9", "missing field `seconds`"),
         (rule("severity = 0"), "4:12", "severity 0 is out of range: 1 to 255"),
         (rule("[[rule]]\nname = 'r'\naction = 'drop'"), "5:8", "a rule named `r` is in"),
-        (rule("id = 1\n[[rule]]\nname = 's'\naction = 'drop'\nid = 1"), "8:6", "that of the rule `r`"),
+        (
+            rule("id = 1\n[[rule]]\nname = 's'\naction = 'drop'\nid = 1"),
+            "8:6",
+            "that of the rule `r`",
+        ),
     ] {
         let error = Files::new(&[("main.toml", &text)]).error();
         assert!(error.starts_with(&format!("main.toml:{place}: ")), "{text}\ngave {error}");
@@ -185,12 +196,15 @@ fn included_rules_stand_before_those_of_their_file() {
 fn an_include_without_end_and_other_bad_ones_are_refused_where_they_stand() {
     let chain = |length: usize| {
         let name = |n: usize| if n == 0 { "main.toml".to_owned() } else { format!("{n}.toml") };
-        let text = |n: usize| if n + 1 < length { format!("include = '{}'", name(n + 1)) } else { String::new() };
+        let text = |n: usize| {
+            if n + 1 < length { format!("include = '{}'", name(n + 1)) } else { String::new() }
+        };
         (0..length).map(|n| (name(n), text(n))).collect::<Vec<_>>()
     };
     let deep = |length| {
         let files = chain(length);
-        let files: Vec<_> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let files: Vec<_> =
+            files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
         Files::new(&files)
     };
     assert!(deep(8).load().is_ok());
@@ -198,27 +212,53 @@ fn an_include_without_end_and_other_bad_ones_are_refused_where_they_stand() {
         (deep(9), "7.toml:1:11", "8 files deep at most"),
         (Files::new(&[("main.toml", "include = 'main.toml'")]), "main.toml:1:11", "no end: "),
         (
-            Files::new(&[("main.toml", "include = ['a.toml']"), ("a.toml", "\ninclude = './main.toml'")]),
+            Files::new(&[
+                ("main.toml", "include = ['a.toml']"),
+                ("a.toml", "\ninclude = './main.toml'"),
+            ]),
             "a.toml:2:11",
             "main.toml includes a.toml includes main.toml",
         ),
-        (Files::new(&[("main.toml", "include = ['a', 'a']"), ("a", "")]), "main.toml:1:17", "included already"),
-        (Files::new(&[("main.toml", "include = 'gone'")]), "main.toml:1:11", "gone: the rules file cannot be read"),
+        (
+            Files::new(&[("main.toml", "include = ['a', 'a']"), ("a", "")]),
+            "main.toml:1:17",
+            "included already",
+        ),
+        (
+            Files::new(&[("main.toml", "include = 'gone'")]),
+            "main.toml:1:11",
+            "gone: the rules file cannot be read",
+        ),
         (Files::new(&[("main.toml", "include = 5")]), "main.toml:1:11", "an include is a text"),
         (Files::new(&[("main.toml", "include = '***'")]), "main.toml:1:11", "no wildcard"),
-        (Files::new(&[("main.toml", "include = 'd'"), ("d/x", "")]), "main.toml:1:11", "no regular file"),
+        (
+            Files::new(&[("main.toml", "include = 'd'"), ("d/x", "")]),
+            "main.toml:1:11",
+            "no regular file",
+        ),
         (
             Files::new(&[("main.toml", "include = 'a'"), ("a", "default = 'drop'")]),
             "a:1:11",
             "write it in the file that includes",
         ),
-        (Files::new(&[("main.toml", "include = 'a'"), ("a", "x = 1")]), "a:1:1", "unknown field `x`"),
+        (
+            Files::new(&[("main.toml", "include = 'a'"), ("a", "x = 1")]),
+            "a:1:1",
+            "unknown field `x`",
+        ),
     ] {
         let error = files.error();
         assert!(error.starts_with(&format!("{place}: ")) && error.contains(part), "{error}");
     }
-    assert!(RulesFile::load("/nonexistent.toml".as_ref()).unwrap_err().to_string().contains("/nonexistent.toml: "));
-    assert!(RulesFile::load("/dev/zero".as_ref()).unwrap_err().to_string().contains("no regular file"));
+    assert!(
+        RulesFile::load("/nonexistent.toml".as_ref())
+            .unwrap_err()
+            .to_string()
+            .contains("/nonexistent.toml: ")
+    );
+    assert!(
+        RulesFile::load("/dev/zero".as_ref()).unwrap_err().to_string().contains("no regular file")
+    );
 }
 
 proptest! {

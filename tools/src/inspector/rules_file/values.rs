@@ -40,7 +40,9 @@ pub(super) fn prefix(value: &Scalar) -> Result<Prefix, String> {
         other => return Err(format!("{} is no address: write it as a text", shown(other))),
     };
     let bad = || {
-        format!("`{text}` is no address or prefix: write one like 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32")
+        format!(
+            "`{text}` is no address or prefix: write one like 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32"
+        )
     };
     let (address, length) = match text.split_once('/') {
         Some((address, length)) => (address, Some(length)),
@@ -83,7 +85,9 @@ fn network_of(address: IpAddr, length: u8) -> IpAddr {
 pub(super) fn ports(value: &Scalar) -> Result<PortRange, String> {
     let bad = || {
         let shown = shown(value);
-        format!("{shown} is no port or range: write a number from 0 to 65535, or a text like \"1024-2047\"")
+        format!(
+            "{shown} is no port or range: write a number from 0 to 65535, or a text like \"1024-2047\""
+        )
     };
     let port = |digits: &str| {
         let plain = digits.bytes().all(|digit| digit.is_ascii_digit());
@@ -117,7 +121,11 @@ pub(super) fn protocol(value: &Scalar) -> Result<u8, String> {
     };
     named.ok_or_else(|| {
         let names: Vec<_> = PROTOCOLS.iter().map(|(name, _)| *name).collect();
-        format!("{} is no protocol: write {} or a number from 0 to 255", shown(value), names.join(", "))
+        format!(
+            "{} is no protocol: write {} or a number from 0 to 255",
+            shown(value),
+            names.join(", ")
+        )
     })
 }
 
@@ -165,9 +173,11 @@ pub(super) fn pattern(value: &Scalar) -> Result<Pattern, String> {
         }
     };
     if text.matches('|').count() % 2 == 1 {
-        return Err("the pattern's last bar has no partner: write hexadecimal bytes between two, such as \
+        return Err(
+            "the pattern's last bar has no partner: write hexadecimal bytes between two, such as \
                     |0d 0a|, and a bar itself as |7c|"
-            .to_owned());
+                .to_owned(),
+        );
     }
     let mut bytes = Vec::new();
     for (index, part) in text.split('|').enumerate() {
@@ -212,7 +222,7 @@ fn shown(value: &Scalar) -> String {
 }
 
 /// Protocols with a name; others by number.
-pub(crate) const PROTOCOLS: [(&str, u8); 5] =
+const PROTOCOLS: [(&str, u8); 5] =
     [("tcp", 6), ("udp", 17), ("icmp", 1), ("icmpv6", 58), ("sctp", 132)];
 
 /// Long enough for any signature; the automaton grows with each byte.

@@ -18,6 +18,9 @@ fn policy(rules: &[&[&str]]) -> CompiledPolicy {
     policy_of(rules.iter().map(rule).collect())
 }
 
+/// No rule at all.
+const NONE: [u32; 0] = [];
+
 struct Flow<'p> {
     policy: &'p CompiledPolicy,
     scanner: StreamScanner,
@@ -54,12 +57,12 @@ impl<'p> Flow<'p> {
 fn a_pattern_cut_in_two_is_found_where_it_ends_and_only_there() {
     let policy = policy(&[&["attack"]]);
     let mut flow = Flow::new(&policy);
-    assert_eq!(flow.segment(100, "an att", true), []);
-    assert_eq!(flow.segment_from(6, 106, "ack", true), [], "another flow");
+    assert_eq!(flow.segment(100, "an att", true), NONE);
+    assert_eq!(flow.segment_from(6, 106, "ack", true), NONE, "another flow");
     assert_eq!(flow.segment(106, "ack, and", true), [0]);
-    assert_eq!(flow.segment(114, " more", true), []);
+    assert_eq!(flow.segment(114, " more", true), NONE);
     // Numbers wrap.
-    assert_eq!(flow.segment(u32::MAX - 1, "att", true), []);
+    assert_eq!(flow.segment(u32::MAX - 1, "att", true), NONE);
     assert_eq!(flow.segment(1, "ack", true), [0]);
 }
 
@@ -67,12 +70,12 @@ fn a_pattern_cut_in_two_is_found_where_it_ends_and_only_there() {
 fn what_was_dropped_and_is_sent_again_is_found_again() {
     let policy = policy(&[&["attack"]]);
     let mut flow = Flow::new(&policy);
-    assert_eq!(flow.segment(100, "att", true), []);
+    assert_eq!(flow.segment(100, "att", true), NONE);
     for _ in 0..3 {
         assert_eq!(flow.segment(103, "ack", false), [0]);
     }
-    assert_eq!(flow.segment(103, "achoo", true), []);
-    assert_eq!(flow.segment(108, "ack", true), []);
+    assert_eq!(flow.segment(103, "achoo", true), NONE);
+    assert_eq!(flow.segment(108, "ack", true), NONE);
 }
 
 #[test]
@@ -80,14 +83,14 @@ fn old_bytes_are_looked_at_by_themselves_and_change_nothing() {
     let policy = policy(&[&["attack"], &["other"]]);
     let mut flow = Flow::new(&policy);
     flow.segment(100, "an att", true);
-    assert_eq!(flow.segment(100, "an att", true), [], "sent again");
+    assert_eq!(flow.segment(100, "an att", true), NONE, "sent again");
     assert_eq!(flow.segment(101, "other", true), [1], "sent again, and changed");
     assert_eq!(flow.segment(106, "ack", true), [0]);
     // Old and new together.
     flow.segment(109, "att", true);
     assert_eq!(flow.segment(109, "attack", true), [0]);
     flow.segment(115, "att", true);
-    assert_eq!(flow.segment(116, "ttac", true), []);
+    assert_eq!(flow.segment(116, "ttac", true), NONE);
     assert_eq!(flow.segment(120, "k", true), [0]);
 }
 
@@ -96,11 +99,11 @@ fn a_gap_and_a_new_stream_begin_anew() {
     let policy = policy(&[&["attack"]]);
     let mut flow = Flow::new(&policy);
     flow.segment(100, "att", true);
-    assert_eq!(flow.segment(104, "ack", true), [], "a byte is missing");
-    assert_eq!(flow.segment(107, "att", true), []);
+    assert_eq!(flow.segment(104, "ack", true), NONE, "a byte is missing");
+    assert_eq!(flow.segment(107, "att", true), NONE);
     assert_eq!(flow.segment(110, "ack", true), [0], "in order from there on");
     flow.segment(200, "att", true);
-    assert_eq!(flow.segment(202, "SYNack", true), [], "a new stream at the number expected");
+    assert_eq!(flow.segment(202, "SYNack", true), NONE, "a new stream at the number expected");
     flow.segment(300, "att", true);
     flow.segment(2_000_000_000, "att", true);
     assert_eq!(flow.segment(2_000_000_003, "ack", true), [0], "numbers far away are a new stream");
@@ -111,10 +114,10 @@ fn all_patterns_of_a_rule_count_also_from_earlier_packets() {
     let policy = policy(&[&["GET", "evil"], &["evil"]]);
     let mut flow = Flow::new(&policy);
     assert_eq!(flow.segment(1, "evil", true), [1]);
-    assert_eq!(flow.segment(5, "GE", true), []);
+    assert_eq!(flow.segment(5, "GE", true), NONE);
     assert_eq!(flow.segment(7, "T", true), [0], "the first was found before");
     assert_eq!(flow.segment_from(7, 1, "evil GET", true), [0, 1]);
-    assert_eq!(flow.segment(1, "SYN GET", true), [], "a new stream has found nothing yet");
+    assert_eq!(flow.segment(1, "SYN GET", true), NONE, "a new stream has found nothing yet");
 }
 
 #[test]
@@ -132,7 +135,7 @@ fn flows_that_do_not_matter_take_no_place() {
     }
     assert_eq!(small.scanner.evicted(), 12);
     assert_eq!(small.segment_from(19, 4, "ack", true), [0]);
-    assert_eq!(small.segment_from(0, 4, "ack", true), [], "forgotten");
+    assert_eq!(small.segment_from(0, 4, "ack", true), NONE, "forgotten");
 }
 
 proptest! {

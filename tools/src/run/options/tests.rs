@@ -22,6 +22,8 @@ fn a_file_may_set_everything() {
         wait = "spin:50"
         nice = 0
         policy = "drop:10"
+        eve = "unix:/run/eve.sock"
+        eve-stats = 8
         stats = 1
         summary = "json"
         drain-limit = 2.5
@@ -37,7 +39,9 @@ fn a_file_may_set_everything() {
     assert!(engine.queue.flags.fail_open && engine.queue.flags.gso);
     assert_eq!(engine.nice, 0);
     assert_eq!(engine.wait, Wait::Spin(Duration::from_micros(50)));
-    assert_eq!(options.policy, Policy::DropShare(0.1));
+    assert_eq!(options.policy, PolicyChoice::Plain(Policy::DropShare(0.1)));
+    assert_eq!(options.eve, Some(EveTarget::Socket("/run/eve.sock".into())));
+    assert_eq!(options.eve_stats_every, Some(Duration::from_secs(8)));
     assert_eq!(options.stats_every, Some(Duration::from_secs(1)));
     assert_eq!(options.summary, SummaryFormat::Json);
     assert_eq!(options.drain_limit, Duration::from_millis(2500));
@@ -49,7 +53,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(options.engine, EngineConfig::new(QueueRange::new(5, 5).unwrap()));
     assert_eq!((options.engine.batch, options.engine.queue.maxlen), (64, 16_384));
     assert_eq!(options.engine.queue.rcvbuf, 64 * fanq::MIB);
-    assert_eq!(options.policy, Policy::Accept);
+    assert_eq!(options.policy, PolicyChoice::Plain(Policy::Accept));
     assert_eq!(options.stats_every, None);
 }
 
@@ -80,6 +84,8 @@ fn bad_values_are_named() {
         ("wait = 'spin'", "spin:<microseconds>"),
         ("wait = 'spin:0'", "out of range"),
         ("policy = 'reject'", "drop:<percent"),
+        ("eve = 'unix:'", "FILE or unix:PATH"),
+        ("eve-stats = 1", "add --eve FILE"),
         ("placement = 'spare:'", "no list of CPUs"),
         ("placement = 'here'", "same, spare"),
         ("stats = 0", "stats 0 is out of range"),
