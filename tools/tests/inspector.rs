@@ -1,11 +1,11 @@
 //! Goal: `fanq run --policy rules.toml` does to real packets what its rules say, changes rules under traffic without
 //! losing any, and writes a log whose lines add up, also where they cannot be written.
 //!
-//! Method: each test runs the built program in a network namespace of its own; a rule of iptables on its loopback queues
-//! what small Python programs send. Every wait is bounded.
+//! Method: each test runs the built program in a network namespace of its own; a rule of iptables on its loopback
+//! queues what small Python programs send. Every wait is bounded.
 //!
-//! Needs root, `unshare`, `nsenter`, `setpriv`, `iptables` and `python3`. Without root each test prints SKIPPED, or fails
-//! if CI is set.
+//! Needs root, `unshare`, `nsenter`, `setpriv`, `iptables` and `python3`. Without root each test prints SKIPPED, or
+//! fails if CI is set.
 
 mod space;
 

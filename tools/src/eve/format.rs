@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::record::EveRecord;
-use crate::inspector::{Action, Addresses, Rule};
+use crate::inspector::{Addresses, Rule};
 
 /// Writes lines.
 #[derive(Debug, Default)]
@@ -110,7 +110,7 @@ impl Formatter {
     /// Puts a packet's lines, one or two, behind `out`: an alert if a rule matched, a drop if it was not let through.
     /// Returns how many.
     pub(super) fn packet(&self, record: &EveRecord, named: Named<'_>, out: &mut Vec<u8>) -> u64 {
-        let blocked = matches!(record.judged.action, Action::Drop | Action::Reject);
+        let blocked = record.judged.blocks();
         let mut lines = 0;
         if named.rule.is_some() {
             lines += u64::from(append(&self.line(record, named, "alert", None), out));
@@ -130,7 +130,7 @@ impl Formatter {
         event_type: &'static str,
         drop: Option<DropPart>,
     ) -> PacketLine<'a> {
-        let blocked = matches!(record.judged.action, Action::Drop | Action::Reject);
+        let blocked = record.judged.blocks();
         let alert = named.rule.map(|(number, rule)| AlertPart {
             action: if blocked { "blocked" } else { "allowed" },
             gid: 1,

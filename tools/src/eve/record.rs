@@ -22,13 +22,10 @@ pub(crate) struct EveRecord {
     /// Sequence number of the payload.
     pub(crate) tcp_sequence: Option<u32>,
     pub(crate) in_interface: Option<u32>,
-    pub(crate) out_interface: Option<u32>,
     /// Before any cut by the copy range, in bytes.
     pub(crate) length: u32,
     /// The first bytes of the IP header; 0 behind a shorter packet.
     pub(crate) header: [u8; HEADER_BYTES],
-    pub(crate) queue: u16,
-    pub(crate) hook: u8,
 }
 
 /// Who decided what.
@@ -39,6 +36,18 @@ pub(crate) struct Judged {
     /// None for the default.
     pub(crate) rule: Option<u32>,
     pub(crate) action: Action,
+}
+
+impl Judged {
+    /// Whether the packet was not let through.
+    pub(crate) const fn blocks(self) -> bool {
+        matches!(self.action, Action::Drop | Action::Reject)
+    }
+
+    /// How many lines it makes: an alert if a rule matched, a drop if the packet was not let through.
+    pub(crate) const fn lines(self) -> u64 {
+        self.rule.is_some() as u64 + self.blocks() as u64
+    }
 }
 
 impl EveRecord {
@@ -62,11 +71,8 @@ impl EveRecord {
             icmp: icmp.map(|[kind, code]| (*kind, *code)),
             tcp_sequence: facts.tcp.map(|place| place.sequence),
             in_interface: message.indev(),
-            out_interface: message.outdev(),
             length: message.length(),
             header,
-            queue: message.queue(),
-            hook: message.hook().number(),
         }
     }
 }

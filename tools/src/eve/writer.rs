@@ -232,7 +232,7 @@ impl Writer {
                     self.take_waiting_orders();
                 }
                 let Some(words) = self.words(record.judged.version) else {
-                    self.counts.lost.fetch_add(1, Ordering::Relaxed);
+                    self.counts.lost.fetch_add(record.judged.lines(), Ordering::Relaxed);
                     return;
                 };
                 Some((number, words))

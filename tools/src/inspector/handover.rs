@@ -14,6 +14,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crossbeam_utils::CachePadded;
+
 use super::compiled::CompiledPolicy;
 use super::interfaces::InterfaceTable;
 use super::matcher::Matcher;
@@ -26,8 +28,10 @@ pub(crate) struct PolicyVersion {
     pub(crate) policy: CompiledPolicy,
 }
 
-/// All that a worker needs to decide by one version of the rules.
+/// All that a worker needs to decide by one version of the rules. Those of two workers lie next to each other, and
+/// share no cache line.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Assignment {
     pub(crate) version: Arc<PolicyVersion>,
     pub(crate) matcher: Matcher,
@@ -38,7 +42,9 @@ pub(crate) struct Assignment {
 /// Packets and bytes by rule that one worker counted under one version; written by that worker only.
 #[derive(Debug)]
 pub(crate) struct RuleTally {
-    rules: Box<[RuleCount]>,
+    /// In whole cache lines, which no other worker's counts share.
+    rules: Box<[CachePadded<[RuleCount; RULES_TOGETHER]>]>,
+    count: usize,
 }
 
 #[derive(Debug, Default)]
@@ -73,7 +79,7 @@ pub(crate) struct Handover {
 #[derive(Debug, Default)]
 struct Slot {
     contents: Mutex<SlotContents>,
-    counts: Arc<WorkerCounts>,
+    counts: Arc<CachePadded<WorkerCounts>>,
 }
 
 #[derive(Debug, Default)]
@@ -89,12 +95,13 @@ impl PolicyVersion {
         self: &Arc<Self>,
         interfaces: &Arc<InterfaceTable>,
     ) -> Box<Assignment> {
-        let rules = self.policy.words.iter().map(|_| RuleCount::default()).collect();
+        let count = self.policy.words.len();
+        let rules = (0..count.div_ceil(RULES_TOGETHER)).map(|_| CachePadded::default()).collect();
         Box::new(Assignment {
             version: Arc::clone(self),
             matcher: Matcher::new(&self.policy),
             interfaces: Arc::clone(interfaces),
-            tally: Arc::new(RuleTally { rules }),
+            tally: Arc::new(RuleTally { rules, count }),
         })
     }
 }
@@ -103,7 +110,8 @@ impl RuleTally {
     /// Counts a packet. Loads and stores: nobody else writes.
     #[inline]
     pub(crate) fn count(&self, rule: u32, bytes: u32) {
-        let count = &self.rules[rule as usize];
+        let rule = rule as usize;
+        let count = &self.rules[rule / RULES_TOGETHER][rule % RULES_TOGETHER];
         add(&count.packets, 1);
         add(&count.bytes, u64::from(bytes));
     }
@@ -111,7 +119,8 @@ impl RuleTally {
     /// Packets and bytes of each rule.
     pub(crate) fn read(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        self.rules.iter().map(move |count| (read(&count.packets), read(&count.bytes)))
+        let counts = self.rules.iter().flat_map(|counts| counts.iter()).take(self.count);
+        counts.map(move |count| (read(&count.packets), read(&count.bytes)))
     }
 }
 
@@ -134,7 +143,7 @@ impl Handover {
         self.slots.len()
     }
 
-    pub(crate) fn counts(&self, worker: usize) -> &Arc<WorkerCounts> {
+    pub(crate) fn counts(&self, worker: usize) -> &Arc<CachePadded<WorkerCounts>> {
         &self.slots[worker].counts
     }
 
@@ -211,3 +220,6 @@ impl Slot {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Counts of so many rules fill the two cache lines that a processor may load together.
+const RULES_TOGETHER: usize = 8;

@@ -62,7 +62,8 @@ impl Matcher {
         Self {
             streams: StreamScanner::new(policy),
             rates: Rates::new(rates),
-            lists: Vec::with_capacity(policy.lists_max()),
+            // At least as long as two cache lines, as another worker's may lie next to it.
+            lists: Vec::with_capacity(policy.lists_max().max(32)),
         }
     }
 

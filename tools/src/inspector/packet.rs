@@ -7,7 +7,7 @@
 //! | neither IPv4 nor IPv6, or cut inside that header | nothing but hook and interfaces |
 //! | a fragment other than the first | addresses, protocol, its bytes as payload; no ports |
 //! | the first fragment | as a whole packet, but it is no part of a stream |
-//! | IPv6 extension headers | the protocol behind them; of a chain that breaks, the number where it breaks, and no ports |
+//! | IPv6 extension headers | the protocol behind them; where the chain breaks, the number there, and no ports |
 //! | cut inside the header of TCP, UDP, SCTP | the ports if these four bytes are there; no payload |
 //! | a length in IP that is more than was copied | what was copied |
 //! | a length in IP that is less | no more than it says |

@@ -15,8 +15,8 @@
 //! come in order, each accepted, is found in the packet in which it ends. A segment that is not accepted changes
 //! nothing, so what is sent again after a drop is found again. Nothing is allocated after the start.
 //!
-//! It deliberately does not put segments in order: a sender who wants to hide a pattern that is cut in two can (send the
-//! second half first). A flow in its first state takes no place in the table.
+//! It deliberately does not put segments in order: a sender who wants to hide a pattern that is cut in two can (send
+//! the second half first). A flow in its first state takes no place in the table.
 
 use super::bounded_table::BoundedTable;
 use super::compiled::{CompiledPolicy, ScanState};

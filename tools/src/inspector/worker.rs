@@ -14,6 +14,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crossbeam_utils::CachePadded;
 use fanq::nfq::PacketMessage;
 use fanq::{Inspector, Packet, Timestamp, Verdict};
 
@@ -38,7 +39,7 @@ pub(crate) struct RuleInspector {
 struct Desk {
     worker: usize,
     handover: Arc<Handover>,
-    counts: Arc<WorkerCounts>,
+    counts: Arc<CachePadded<WorkerCounts>>,
     log: Option<EveSender>,
     clock: BatchClock,
 }
@@ -86,7 +87,7 @@ impl RuleInspector {
             if let Some(log) = log.as_mut() {
                 let judged = Judged { version: version.number, rule, action };
                 if !log.send(EveRecord::new(clock.read(), judged, message, &facts)) {
-                    add(&counts.log_lost, 1);
+                    add(&counts.log_lost, judged.lines());
                 }
             }
         };
@@ -191,3 +192,6 @@ impl Inspector for RuleInspector {
         if drops { Verdict::DROP } else { Verdict::ACCEPT }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,8 +54,8 @@ struct Settings {
     /// SIGHUP [default: accept]
     #[arg(long, value_name = "POLICY")]
     policy: Option<Text<PolicyChoice>>,
-    /// Write alerts, drops and statistics as EVE JSON lines to a file, opened again on SIGHUP, or to a listening socket:
-    /// FILE or unix:PATH [default: nowhere]
+    /// Write alerts, drops and statistics as EVE JSON lines to a file, opened again on SIGHUP, or to a listening
+    /// socket: FILE or unix:PATH [default: nowhere]
     #[arg(long, value_name = "TARGET")]
     eve: Option<Text<EveTarget>>,
     /// Write statistics to it every so many seconds [default: never]

@@ -1,7 +1,8 @@
 //! What the main thread does while workers serve: signals, tables, statistics, new rules.
 //!
-//! Invariant: a signal is never lost. Its handler's thread sets a flag and wakes the main thread, which looks at the flags
-//! whenever it wakes; so a signal that comes before the engine runs, or while rules are read, is carried out after.
+//! Invariant: a signal is never lost. Its handler's thread sets a flag and wakes the main thread, which looks at the
+//! flags whenever it wakes; so a signal that comes before the engine runs, or while rules are read, is carried out
+//! after.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -4,7 +4,7 @@ use fanq::Timestamp;
 
 use super::*;
 use crate::eve::record::Judged;
-use crate::inspector::Conditions;
+use crate::inspector::{Action, Conditions};
 
 fn rule() -> Rule {
     Rule {
@@ -30,11 +30,8 @@ fn record(action: Action) -> EveRecord {
         icmp: None,
         tcp_sequence: Some(7),
         in_interface: Some(2),
-        out_interface: None,
         length: 60,
         header: [0x45, 0x10, 0, 60, 0x12, 0x34, 0, 0, 63, 6, 0, 0],
-        queue: 0,
-        hook: 2,
     }
 }
 
@@ -47,6 +44,7 @@ fn lines(record: &EveRecord, rule: Option<(u32, &Rule)>) -> Vec<String> {
     let id = formatter.flow_id(record).map_or_else(String::new, |id| format!("\"flow_id\":{id}"));
     let text = String::from_utf8(out).unwrap();
     assert_eq!(text.lines().count() as u64, count);
+    assert_eq!(record.judged.lines(), count);
     let line = |line: &str| {
         assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
         if id.is_empty() { line.to_owned() } else { line.replace(&id, "\"flow_id\":1") }
@@ -115,7 +113,8 @@ fn what_is_not_known_is_left_out_and_text_is_escaped() {
     let lines = lines(&record, Some((4, &rule)));
     let expected = concat!(
         r#"{"timestamp":"2026-01-02T03:04:05.678901+0000","in_iface":"eth0","event_type":"alert","alert":"#,
-        r#"{"action":"allowed","gid":1,"signature_id":5,"rev":1,"signature":"a \"b\"\n","category":"Policy","severity":2}}"#
+        r#"{"action":"allowed","gid":1,"signature_id":5,"rev":1,"signature":"a \"b\"\n","#,
+        r#""category":"Policy","severity":2}}"#
     );
     assert_eq!(lines, [expected]);
 }
@@ -142,7 +141,8 @@ fn statistics_and_messages_are_lines_of_their_own() {
     engine(time, "Error", "no\nrules", &mut out);
     stats(time, &serde_json::json!({"uptime": 5}), &mut out);
     let expected = concat!(
-        r#"{"timestamp":"1970-01-01T00:00:00.000000+0000","event_type":"engine","engine":{"level":"Error","message":"no\nrules"}}"#,
+        r#"{"timestamp":"1970-01-01T00:00:00.000000+0000","event_type":"engine","#,
+        r#""engine":{"level":"Error","message":"no\nrules"}}"#,
         "\n",
         r#"{"timestamp":"1970-01-01T00:00:00.000000+0000","event_type":"stats","stats":{"uptime":5}}"#,
         "\n"

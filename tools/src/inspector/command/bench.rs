@@ -76,13 +76,13 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// aho-corasick as it comes, in the same kind of automaton.
+/// aho-corasick as it comes, in the same kind of automaton. (Of 1,000 patterns it would choose the contiguous NFA,
+/// which takes twice as long.)
 fn searchers(policy: &CompiledPolicy) -> anyhow::Result<Vec<AhoCorasick>> {
     let build = |account: crate::inspector::compiled::ScannerAccount| {
-        let kind = if account.kind == "DFA" {
-            AhoCorasickKind::DFA
-        } else {
-            AhoCorasickKind::ContiguousNFA
+        let kind = match account.kind {
+            "DFA" => AhoCorasickKind::DFA,
+            _ => AhoCorasickKind::ContiguousNFA,
         };
         AhoCorasick::builder()
             .kind(Some(kind))

@@ -3,7 +3,7 @@
 //! Invariant: nothing here needs a right, touches the network, or differs from what `fanq run` makes of the same file.
 
 mod bench;
-mod traffic;
+pub(super) mod traffic;
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! Packets for the bench: kernel messages as `fanq run` would receive them, made from the rules at hand.
 //!
-//! Invariant: the same rules give the same packets. Half of the addresses lie in prefixes that rules name. Each packet is
-//! the next segment of a TCP flow of its own, in order.
+//! Invariant: the same rules give the same packets. Half of the addresses lie in prefixes that rules name. Each packet
+//! is the next segment of a TCP flow of its own, in order.
 
 use std::net::IpAddr;
 
@@ -49,7 +49,7 @@ impl Traffic {
                 .ack(1)
                 .write(&mut packet, &payload)
                 .context("a packet of this payload cannot be built")?;
-            messages.push(message(u32::try_from(number).unwrap_or(0), &packet));
+            messages.push(message(u32::try_from(number).unwrap_or(0), 2, 0, &packet));
         }
         Ok(Self { messages, payload_bytes: u32::from(payload_bytes) })
     }
@@ -104,8 +104,8 @@ fn wide(address: IpAddr) -> [u8; 16] {
     }
 }
 
-/// What the kernel sends for a packet (`nfqnl_build_packet_message`): id, hook, interface, packet.
-fn message(id: u32, packet: &[u8]) -> Vec<u8> {
+/// What the kernel sends for a packet (`nfqnl_build_packet_message`): id, hook forward, interface, packet, mark.
+pub(in crate::inspector) fn message(id: u32, interface: u32, mark: u32, packet: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; 20];
     bytes[4..6].copy_from_slice(&PACKET_MESSAGE.to_ne_bytes());
     bytes[16] = 2;
@@ -118,8 +118,11 @@ fn message(id: u32, packet: &[u8]) -> Vec<u8> {
     };
     let id = id.to_be_bytes();
     attribute(1, &[id[0], id[1], id[2], id[3], 0x08, 0x00, 2]);
-    attribute(5, &2_u32.to_be_bytes());
+    attribute(5, &interface.to_be_bytes());
     attribute(10, packet);
+    if mark != 0 {
+        attribute(3, &mark.to_be_bytes());
+    }
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     bytes[..4].copy_from_slice(&length.to_ne_bytes());
     bytes

@@ -5,8 +5,8 @@
 //! tried for all packets. A rule with patterns stands in the list of each of its patterns. What a packet's addresses
 //! and ports, and the patterns found in it, lead to is merged by rule number.
 //!
-//! Invariant: every rule that matches a packet is among its candidates. Candidates are held against the packet whole, so
-//! a list may have too many rules, never too few.
+//! Invariant: every rule that matches a packet is among its candidates. Candidates are held against the packet whole,
+//! so a list may have too many rules, never too few.
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -1,9 +1,9 @@
 //! All patterns of all rules, in one automaton for those that are taken as they stand and one for those in which case
 //! does not matter.
 //!
-//! Invariant: walking a stream piece by piece, each piece from the state in which the one before it ended, reports every
-//! occurrence of every pattern, at the byte where it ends, wherever the pieces are cut. (That rules the automatons'
-//! prefilters out: they look for whole patterns.)
+//! Invariant: walking a stream piece by piece, each piece from the state in which the one before it ended, reports
+//! every occurrence of every pattern, at the byte where it ends, wherever the pieces are cut. (That rules the
+//! automatons' prefilters out: they look for whole patterns.)
 
 use std::collections::HashMap;
 

@@ -16,10 +16,10 @@ use crate::inspector::matcher::{BatchClock, Matcher};
 use crate::inspector::packet::Addresses;
 use crate::inspector::rules_file::{Conditions, Pattern, PortRange, Prefix};
 
-/// A policy of these rules and default settings.
+/// A policy of these rules, with small tables.
 pub(crate) fn policy_of(rules: Vec<Rule>) -> CompiledPolicy {
-    let file = RulesFile { rules, settings: Settings::default(), files: Vec::new() };
-    CompiledPolicy::new(&file).unwrap()
+    let settings = Settings { flow_table: 64, limit_table: 64, ..Settings::default() };
+    CompiledPolicy::new(&RulesFile { rules, settings, files: Vec::new() }).unwrap()
 }
 
 /// A rule that drops what meets its conditions.

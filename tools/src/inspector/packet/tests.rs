@@ -179,7 +179,10 @@ fn other_protocols_have_their_bytes_and_no_ports() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(first in prop_oneof![Just(0x45_u8), Just(0x60), any::<u8>()], rest in vec(any::<u8>(), 0..200)) {
+    fn no_bytes_make_it_panic(
+        first in prop_oneof![Just(0x45_u8), Just(0x60), any::<u8>()],
+        rest in vec(any::<u8>(), 0..200),
+    ) {
         let bytes: Vec<_> = std::iter::once(first).chain(rest).collect();
         let facts = PacketFacts::read(&bytes);
         prop_assert!(facts.payload.len() <= bytes.len());

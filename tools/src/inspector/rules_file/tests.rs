@@ -263,7 +263,10 @@ fn an_include_without_end_and_other_bad_ones_are_refused_where_they_stand() {
 
 proptest! {
     #[test]
-    fn no_text_makes_it_panic(key in "(source|pattern|destination-port|protocol|mark|limit|id)", value in "\\PC{0,20}") {
+    fn no_text_makes_it_panic(
+        key in "(source|pattern|destination-port|protocol|mark|limit|id)",
+        value in "\\PC{0,20}",
+    ) {
         let quoted = value.replace(['\'', '\n'], "");
         let _ = load(&format!("[[rule]]\nname = 'r'\naction = 'drop'\n{key} = '{quoted}'"));
         let _ = load(&format!("[[rule]]\nname = 'r'\naction = 'drop'\n{key} = {value}"));
