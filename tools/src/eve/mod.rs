@@ -15,6 +15,8 @@ mod record;
 mod writer;
 
 pub(crate) use record::{EveRecord, EveSender, Judged};
+#[cfg(test)]
+pub(crate) use record::{RING_RECORDS, ring};
 pub(crate) use writer::{EveLog, RuleNames};
 
 use std::path::PathBuf;

@@ -117,7 +117,7 @@ fn cut_off(file: &File, bytes: usize) -> io::Result<()> {
 
 fn write_to_socket(
     stream: &mut Option<UnixStream>,
-    path: &PathBuf,
+    path: &Path,
     lines: &[u8],
 ) -> Result<(), CutShort> {
     let connected = match stream.take() {

@@ -90,7 +90,7 @@ impl EveSender {
 }
 
 /// A ring for one worker.
-pub(super) fn ring() -> (EveSender, Consumer<EveRecord>) {
+pub(crate) fn ring() -> (EveSender, Consumer<EveRecord>) {
     let (producer, consumer) = RingBuffer::new(RING_RECORDS);
     (EveSender(producer), consumer)
 }

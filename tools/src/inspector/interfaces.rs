@@ -62,9 +62,9 @@ impl InterfaceNames {
         let list = fs::read_to_string("/proc/thread-self/net/dev")?;
         let names = list.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
         // One that is gone since is not there.
-        let numbered = names
+        let interfaces = names
             .filter_map(|name| Some((netdevice::name_to_index(&self.socket, &name).ok()?, name)));
-        Ok(InterfaceTable::new(numbered, named))
+        Ok(InterfaceTable::new(interfaces, named))
     }
 
     /// The name of an interface, if it is there.

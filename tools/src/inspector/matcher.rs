@@ -153,7 +153,7 @@ impl Matcher {
         matched: &mut impl FnMut(u32, &mut BatchClock),
     ) -> ControlFlow<Action> {
         let rule = policy.rule(number);
-        if !policy.conditions_hold(rule, facts, around)
+        if !rule.conditions_hold(facts, around)
             || !(rule.patterns.is_empty() || self.streams.has_all(&rule.patterns))
         {
             return ControlFlow::Continue(());

@@ -103,14 +103,13 @@ impl RuleInspector {
             Some(Action::Reject) => repeat(settings.reject_mark, message),
             Some(Action::Bypass) => repeat(settings.bypass_mark, message),
             Some(Action::Mark(bits)) => Verdict::ACCEPT.with_mark(bits.put_into(message.mark())),
-            Some(Action::Accept | Action::Log) => Verdict::ACCEPT,
             None if settings.default_drops => {
                 if settings.default_log {
                     note(None, Action::Drop, clock);
                 }
                 Verdict::DROP
             }
-            None => Verdict::ACCEPT,
+            None | Some(Action::Accept | Action::Log) => Verdict::ACCEPT,
         }
     }
 }

@@ -190,7 +190,7 @@ fn eve_stats(
 ) -> Value {
     let totals = stats.totals();
     let rows = stats.queues.iter().filter_map(|queue| queue.kernel);
-    let queue_full: u64 = rows.map(|row| u64::from(row.queue_dropped)).sum();
+    let queue_full: u64 = rows.map(|row| row.queue_dropped).sum();
     let socket_full = totals.id_gaps.saturating_sub(totals.uninspected);
     let of_rules = |count: fn(&PolicyAccount) -> u64| account.map_or(0, count);
     let rejected = of_rules(|account| account.rejected);

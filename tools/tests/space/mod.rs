@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// A network namespace, for as long as this lives.
-pub struct Space {
+pub(crate) struct Space {
     holder: Child,
     /// Whether it has a user namespace too, in which root is root of nothing else.
     of_a_user: bool,
@@ -22,15 +22,15 @@ pub struct Space {
 
 impl Space {
     /// None where the test is to be skipped.
-    pub fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         Self::unshared(&["--net", "--mount"], false)
     }
 
-    pub fn of_a_user() -> Option<Self> {
+    pub(crate) fn of_a_user() -> Option<Self> {
         Self::unshared(&["--user", "--map-root-user", "--net", "--mount"], true)
     }
 
-    pub fn unshared(what: &[&str], of_a_user: bool) -> Option<Self> {
+    pub(crate) fn unshared(what: &[&str], of_a_user: bool) -> Option<Self> {
         let this_process = std::fs::metadata("/proc/self").expect("/proc is mounted");
         if this_process.uid() != 0 {
             skip("needs root");
@@ -51,7 +51,7 @@ impl Space {
     }
 
     /// Each of these becomes the next, so the child's id is that of the last.
-    pub fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let space = format!("--net=/proc/{}/ns/net", self.holder.id());
         let mut command = Command::new("nsenter");
         if self.of_a_user {
@@ -65,18 +65,18 @@ impl Space {
     }
 
     /// Starts `fanq run` behind a wrapper, with a request whose words are parted by blanks.
-    pub fn start(&self, wrapper: &[&str], request: &str) -> Fanq {
+    pub(crate) fn start(&self, wrapper: &[&str], request: &str) -> Fanq {
         let request: Vec<_> = request.split(' ').collect();
         let words = [wrapper, &[env!("CARGO_BIN_EXE_fanq"), "run"], &request].concat();
         Fanq::new(self.command(&words).spawn().expect("nsenter runs"))
     }
 
     /// Runs `fanq run` to its end.
-    pub fn run(&self, wrapper: &[&str], request: &str) -> Ended {
+    pub(crate) fn run(&self, wrapper: &[&str], request: &str) -> Ended {
         self.start(wrapper, request).end()
     }
 
-    pub fn shell(&self, script: &str) {
+    pub(crate) fn shell(&self, script: &str) {
         let output = self.command(&["timeout", "20", "bash", "-c", script]).output();
         let output = output.expect("bash runs");
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -84,7 +84,7 @@ impl Space {
     }
 
     /// The queues that are bound, by the kernel's word.
-    pub fn bound(&self) -> Vec<u16> {
+    pub(crate) fn bound(&self) -> Vec<u16> {
         let path = format!("/proc/{}/net/netfilter/nfnetlink_queue", self.holder.id());
         let table = std::fs::read_to_string(&path).expect("the kernel lists its queues");
         let queue = |row: &str| row.split_whitespace().next()?.parse().ok();
@@ -100,8 +100,8 @@ impl Drop for Space {
 }
 
 /// A `fanq run`, killed when dropped.
-pub struct Fanq {
-    pub child: Child,
+pub(crate) struct Fanq {
+    pub(crate) child: Child,
     stdout: Receiver<String>,
     stderr: Receiver<String>,
     /// What has been taken from `stderr`.
@@ -109,18 +109,18 @@ pub struct Fanq {
 }
 
 impl Fanq {
-    pub fn new(mut child: Child) -> Self {
+    pub(crate) fn new(mut child: Child) -> Self {
         let stdout: ChildStdout = child.stdout.take().expect("it is piped");
         let stderr: ChildStderr = child.stderr.take().expect("it is piped");
         Self { child, stdout: lines_of(stdout), stderr: lines_of(stderr), said: String::new() }
     }
 
-    pub fn await_ready(&mut self) -> String {
+    pub(crate) fn await_ready(&mut self) -> String {
         self.await_line("ready:")
     }
 
     /// The next line on standard error with this part.
-    pub fn await_line(&mut self, part: &str) -> String {
+    pub(crate) fn await_line(&mut self, part: &str) -> String {
         loop {
             match self.stderr.recv_timeout(PATIENCE) {
                 Ok(line) => {
@@ -134,25 +134,25 @@ impl Fanq {
         }
     }
 
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let script = format!("kill -{signal} {}", self.child.id());
         let sent = Command::new("sh").args(["-c", &script]).status().expect("sh runs");
         assert!(sent.success(), "{script}");
     }
 
     /// Sends the signal and holds it to a good end.
-    pub fn stop(mut self, signal: &str) -> Ended {
+    pub(crate) fn stop(mut self, signal: &str) -> Ended {
         self.signal(signal);
         let ended = self.wait();
         assert_eq!(ended.code, Some(0), "after SIG{signal}: {}", ended.stderr);
         ended
     }
 
-    pub fn end(mut self) -> Ended {
+    pub(crate) fn end(mut self) -> Ended {
         self.wait()
     }
 
-    pub fn wait(&mut self) -> Ended {
+    pub(crate) fn wait(&mut self) -> Ended {
         let stdout = rest_of(&self.stdout);
         let stderr = std::mem::take(&mut self.said) + &rest_of(&self.stderr);
         let deadline = Instant::now() + PATIENCE;
@@ -197,14 +197,14 @@ fn rest_of(lines: &Receiver<String>) -> String {
 }
 
 /// What became of a `fanq run`.
-pub struct Ended {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
-    pub fn assert_refused(&self, code: i32, parts: &[&str], request: &str) {
+    pub(crate) fn assert_refused(&self, code: i32, parts: &[&str], request: &str) {
         assert_eq!(self.code, Some(code), "{request}: {}", self.stderr);
         for part in parts {
             assert!(self.stderr.contains(part), "{request}: no {part:?} in {}", self.stderr);
@@ -214,16 +214,16 @@ impl Ended {
         assert_eq!(self.stdout, "", "{request}");
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).expect("standard output is one JSON object")
     }
 }
 
 /// What cannot be tested here is said, and in CI it is a failure.
-pub fn skip(why: &str) {
+pub(crate) fn skip(why: &str) {
     assert!(std::env::var_os("CI").is_none(), "{why} (CI is set, so this may not be skipped)");
     eprintln!("SKIPPED: {why}");
 }
 
 /// How long a test waits for anything.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

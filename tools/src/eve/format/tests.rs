@@ -69,9 +69,7 @@ fn an_alert_that_lets_pass() {
 #[test]
 fn a_drop_is_an_alert_and_a_drop() {
     let lines = lines(&record(Action::Drop), Some((0, &rule())));
-    let place = concat!(
-        r#""src_ip":"192.0.2.1","src_port":50096,"dest_ip":"198.51.100.7","dest_port":23,"proto":"TCP","#
-    );
+    let place = r#""src_ip":"192.0.2.1","src_port":50096,"dest_ip":"198.51.100.7","dest_port":23,"proto":"TCP","#;
     let alert = concat!(
         r#""alert":{"action":"blocked","gid":1,"signature_id":1000001,"rev":1,"signature":"telnet to the outside","#,
         r#""category":"Policy","severity":2}}"#

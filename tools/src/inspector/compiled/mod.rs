@@ -109,17 +109,6 @@ impl CompiledPolicy {
         &self.rules[number as usize]
     }
 
-    /// Whether the rule's conditions hold, patterns and limit apart.
-    #[inline]
-    pub(crate) fn conditions_hold(
-        &self,
-        rule: &CompiledRule,
-        facts: &PacketFacts<'_>,
-        around: Surroundings,
-    ) -> bool {
-        rule.conditions.hold_for(facts, around)
-    }
-
     /// Lists of rules that a packet's headers lead to, for [`rule_at`](Self::rule_at).
     #[inline]
     pub(crate) fn lists_of(&self, facts: &PacketFacts<'_>, lists: &mut Vec<Range<u32>>) {
@@ -168,6 +157,14 @@ impl CompiledPolicy {
     /// What index and rules take, in bytes; automatons and tables apart.
     pub(crate) fn index_bytes(&self) -> usize {
         self.candidates.bytes() + size_of_val(&*self.rules)
+    }
+}
+
+impl CompiledRule {
+    /// Whether its conditions hold, patterns and limit apart.
+    #[inline]
+    pub(crate) fn conditions_hold(&self, facts: &PacketFacts<'_>, around: Surroundings) -> bool {
+        self.conditions.hold_for(facts, around)
     }
 }
 

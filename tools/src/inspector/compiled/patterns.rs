@@ -5,7 +5,7 @@
 //! every occurrence of every pattern, at the byte where it ends, wherever the pieces are cut. (That rules the
 //! automatons' prefilters out: they look for whole patterns.)
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::{Anchored, MatchKind, PatternID, StartKind, dfa, nfa};
@@ -35,13 +35,8 @@ impl PatternSet {
     /// # Errors
     /// If there are more than an automaton can hold.
     pub(super) fn new<'p>(all: impl Iterator<Item = &'p Pattern>) -> anyhow::Result<Self> {
-        let mut numbers = HashMap::new();
-        let mut patterns = Vec::new();
-        for pattern in all {
-            numbers.entry(pattern).or_insert_with(|| {
-                patterns.push(pattern.clone());
-            });
-        }
+        let mut known = HashSet::new();
+        let patterns: Vec<_> = all.filter(|pattern| known.insert(*pattern)).cloned().collect();
         let exact = Scanner::new(&patterns, false)?;
         let ignoring_case = Scanner::new(&patterns, true)?;
         Ok(Self { exact, ignoring_case, patterns })

@@ -43,9 +43,9 @@ macro_rules! address_bits {
             }
 
             #[inline]
-            #[expect(clippy::cast_possible_truncation, reason = "16 bits are left")]
             fn top(self) -> u16 {
-                (self >> (Self::BITS - 16)) as u16
+                let bytes = self.to_be_bytes();
+                u16::from_be_bytes([bytes[0], bytes[1]])
             }
 
             fn from_top(top: u16) -> Self {

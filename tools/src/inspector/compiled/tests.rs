@@ -209,11 +209,10 @@ fn assert_as_the_words_say(
         }
         let decided = expected.last().map(|last| policy.words[*last as usize].action);
         let decided = decided.filter(|action| *action != Action::Log);
-        let (mut matcher, mut matched) = (Matcher::new(&policy), Vec::new());
+        let (mut matcher, mut hits) = (Matcher::new(&policy), Vec::new());
         let mut clock = BatchClock::at(Timestamp(0));
-        let action =
-            matcher.decide(&policy, &facts, around, &mut clock, |rule, _| matched.push(rule));
-        assert_eq!((action, &matched), (decided, &expected), "{facts:?}\n{:?}", policy.words);
+        let action = matcher.decide(&policy, &facts, around, &mut clock, |rule, _| hits.push(rule));
+        assert_eq!((action, &hits), (decided, &expected), "{facts:?}\n{:?}", policy.words);
     }
 }
 

@@ -112,14 +112,14 @@ pub(super) fn ports(value: &Scalar) -> Result<PortRange, String> {
 
 /// The number that stands in the IP header (IANA "Assigned Internet Protocol Numbers").
 pub(super) fn protocol(value: &Scalar) -> Result<u8, String> {
-    let named = match value {
+    let known = match value {
         Scalar::Integer(number) => u8::try_from(*number).ok(),
         Scalar::Text(text) => {
             PROTOCOLS.iter().find(|(name, _)| name == text).map(|(_, number)| *number)
         }
         Scalar::Pattern(_) => None,
     };
-    named.ok_or_else(|| {
+    known.ok_or_else(|| {
         let names: Vec<_> = PROTOCOLS.iter().map(|(name, _)| *name).collect();
         format!(
             "{} is no protocol: write {} or a number from 0 to 255",
