@@ -60,9 +60,10 @@ impl InterfaceNames {
         }
         // Of the reading thread's own namespace, where /sys may show that of whoever mounted it.
         let list = fs::read_to_string("/proc/thread-self/net/dev")?;
-        let names = list.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
+        let listed =
+            list.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
         // One that is gone since is not there.
-        let interfaces = names
+        let interfaces = listed
             .filter_map(|name| Some((netdevice::name_to_index(&self.socket, &name).ok()?, name)));
         Ok(InterfaceTable::new(interfaces, named))
     }

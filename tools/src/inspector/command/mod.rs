@@ -53,7 +53,11 @@ fn described(name: &str, policy: &CompiledPolicy) -> String {
     let for_all = policy.for_all_count();
     let by_headers = policy.words.len() - with_patterns - for_all;
     let mut lines = vec![
-        format!("{name}: {} rules, default {default}", policy.words.len()),
+        format!(
+            "{name}: {} rules in {} files, default {default}",
+            policy.words.len(),
+            policy.files
+        ),
         format!("actions: {}", actions(policy)),
         format!(
             "found by addresses or ports: {by_headers}, by patterns: {with_patterns}, tried for every packet: {for_all}"

@@ -33,6 +33,8 @@ pub(crate) struct CompiledPolicy {
     /// The interfaces that rules name; a packet's are told by their places here.
     pub(crate) interfaces: Vec<String>,
     pub(crate) uses_limits: bool,
+    /// How many files the rules stand in.
+    pub(crate) files: usize,
     /// The rules in words, for the log and for counts.
     pub(crate) words: Arc<Vec<Rule>>,
 }
@@ -99,6 +101,7 @@ impl CompiledPolicy {
             settings: file.settings.clone(),
             interfaces,
             uses_limits: file.rules.iter().any(|rule| rule.limit.is_some()),
+            files: file.files.len(),
             words: Arc::new(file.rules.clone()),
             rules,
         })

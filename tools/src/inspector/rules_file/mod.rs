@@ -71,11 +71,6 @@ impl RulesFile {
         let (rules, settings, files) = include::load(path)?;
         Ok(Self { rules, settings, files })
     }
-
-    /// Whether any rule has this action.
-    pub(crate) fn uses(&self, action: Action) -> bool {
-        self.rules.iter().any(|rule| rule.action == action)
-    }
 }
 
 /// Reads the keys that only the first file may have.
