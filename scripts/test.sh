@@ -117,13 +117,16 @@ part_doc() {
 part_unit() {
     cargo test --locked --workspace --lib --bins
     cargo test --locked --workspace --doc
+    cargo test --locked --package fanq --features _loom --lib every_interleaving
 }
 
 part_netns() {
-    need ip:iproute2 iptables:iptables nft:nftables unshare:util-linux ethtool:ethtool python3:python3 || skip "$why"
+    need ip:iproute2 iptables:iptables nft:nftables unshare:util-linux ethtool:ethtool python3:python3 ||
+        skip "$why"
     need chromium:chromium || say "the report is not laid out in a browser: $why"
     can_enter_namespaces || skip "$why"
     local test=(cargo test --locked --workspace --features fanq/_privileged --test '*')
+    cargo build --locked --package fanq --examples # which a test runs
     "${test[@]}" --no-run # out here, where the network may be needed
     in_namespaces "${test[@]}" --no-fail-fast
 }
@@ -156,7 +159,7 @@ part_demo() {
 }
 
 part_vm() {
-    cargo build --release --locked
+    cargo build --release --locked --bins --examples
     scripts/vm.sh
 }
 

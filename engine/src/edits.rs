@@ -5,7 +5,9 @@
 //! [`Inspector::rewrite_refused`](crate::Inspector::rewrite_refused)). It deliberately knows nothing of protocols
 //! beyond the least length of an IP header: checksums and header fields are `wire`'s.
 
-use crate::nfq::{ConntrackEdit, PacketMessage, VerdictMessage};
+use crate::deferral::{Answer, DeferError, Deferred, Gate};
+use crate::nfq::{ConntrackEdit, PacketId, PacketMessage, VerdictMessage};
+use crate::sys::LentDatagram;
 
 /// The edits of the packet at hand. Every worker has one and uses it for packet after packet.
 #[derive(Debug)]
@@ -15,6 +17,10 @@ pub struct Edits {
     rewritten: bool,
     conntrack: ConntrackEdit,
     refused: Option<RewriteError>,
+    /// Lets packets be deferred, where the engine was started so.
+    gate: Option<Gate>,
+    /// Whether this packet was deferred.
+    deferred: bool,
     /// Whether there is anything in here: the one thing that is looked at for every packet.
     touched: bool,
 }
@@ -33,8 +39,50 @@ impl Edits {
             rewritten: false,
             conntrack: ConntrackEdit::default(),
             refused: None,
+            gate: None,
+            deferred: false,
             touched: false,
         }
+    }
+
+    /// The same, for packets that may be deferred.
+    pub(crate) fn with_gate(gate: Option<Gate>) -> Self {
+        Self { gate, ..Self::new() }
+    }
+
+    pub(crate) fn gate_mut(&mut self) -> Option<&mut Gate> {
+        self.gate.as_mut()
+    }
+
+    pub(crate) fn is_deferred(&self) -> bool {
+        self.deferred
+    }
+
+    /// Hands the packet over, with what was changed about it so far.
+    pub(crate) fn defer(
+        &mut self,
+        id: PacketId,
+        datagram: impl FnOnce() -> LentDatagram,
+    ) -> Result<Deferred, DeferError> {
+        if self.deferred {
+            return Err(DeferError::Twice);
+        }
+        let answers = self.gate.as_mut().ok_or(DeferError::NotConfigured)?.pass()?;
+        let mut answer = Answer::new(id, datagram());
+        self.move_into(&mut answer);
+        self.deferred = true;
+        self.touched = true;
+        Ok(Deferred::new(answer, answers))
+    }
+
+    /// Moves the edits into an answer.
+    pub(crate) fn move_into(&mut self, answer: &mut Answer) {
+        if let Some(payload) = self.payload() {
+            answer.rewrite(payload);
+        }
+        answer.conntrack = self.conntrack;
+        answer.refused = self.refused.or(answer.refused);
+        self.clear();
     }
 
     /// The packet's new bytes, if they were rewritten.
@@ -63,6 +111,7 @@ impl Edits {
         self.rewritten = false;
         self.conntrack = ConntrackEdit::default();
         self.refused = None;
+        self.deferred = false;
         self.touched = false;
     }
 
@@ -171,7 +220,10 @@ pub enum RewriteError {
         needed: usize,
     },
     /// It does not fit into a verdict.
-    #[error("{new} bytes do not fit into a verdict, which carries {max} at most", max = VerdictMessage::PAYLOAD_BYTES_MAX)]
+    #[error(
+        "{new} bytes do not fit into a verdict, which carries {max} at most",
+        max = VerdictMessage::PAYLOAD_BYTES_MAX
+    )]
     TooLong {
         /// The length asked for.
         new: usize,

@@ -6,9 +6,10 @@
 use std::ops::Deref;
 
 use crate::cpus::CpuId;
+use crate::deferral::{DeferError, Deferred};
 use crate::edits::{Edits, RewriteError};
 use crate::nfq::{ConntrackEdit, PacketMessage, Verdict};
-use crate::sys::Timestamp;
+use crate::sys::{LentDatagram, ReceiveRing, Timestamp};
 
 /// Decides packets.
 pub trait Inspector {
@@ -43,6 +44,17 @@ pub trait Inspector {
 pub struct Packet<'a> {
     message: PacketMessage<'a>,
     edits: &'a mut Edits,
+    /// Missing where the packet is not a worker's.
+    place: Option<Place<'a>>,
+}
+
+/// Where a packet's message lies: what deferring it moves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// In a slot of a worker's ring.
+    Ring(&'a ReceiveRing, usize),
+    /// In memory of its own, which is copied.
+    Alone(&'a [u8]),
 }
 
 impl<'a> Packet<'a> {
@@ -50,14 +62,18 @@ impl<'a> Packet<'a> {
     /// engine the worker does it.
     pub fn new(message: PacketMessage<'a>, edits: &'a mut Edits) -> Self {
         edits.clear();
-        Self { message, edits }
+        Self { message, edits, place: None }
     }
 
     /// For the worker, which clears the edits when there were any.
     #[inline]
-    pub(crate) fn with_clear_edits(message: PacketMessage<'a>, edits: &'a mut Edits) -> Self {
+    pub(crate) fn with_clear_edits(
+        message: PacketMessage<'a>,
+        edits: &'a mut Edits,
+        place: Option<Place<'a>>,
+    ) -> Self {
         debug_assert!(!edits.is_touched(), "edits of another packet");
-        Self { message, edits }
+        Self { message, edits, place }
     }
 
     /// The packet from its network header on, up to the queue's copy range, with what was rewritten so far. Empty
@@ -91,6 +107,20 @@ impl<'a> Packet<'a> {
     /// As [`payload_mut`](Self::payload_mut); also, a segmented packet cannot change its length.
     pub fn replace(&mut self, bytes: &[u8]) -> Result<(), RewriteError> {
         self.edits.replace(&self.message, bytes)
+    }
+
+    /// Lets another thread decide: gives a handle to the packet, to be answered later and from anywhere. The verdict
+    /// that [`Inspector::inspect`] then returns is what the packet gets if nobody answers in time, so return the one
+    /// that errs on the right side. What was changed about the packet goes with the handle.
+    ///
+    /// # Errors
+    /// [`DeferError`]; the packet is as before, and the verdict that `inspect` returns is its verdict.
+    pub fn defer(&mut self) -> Result<Deferred, DeferError> {
+        let place = self.place.ok_or(DeferError::NotConfigured)?;
+        self.edits.defer(self.message.id(), || match place {
+            Place::Ring(ring, index) => ring.lend(index),
+            Place::Alone(bytes) => LentDatagram::copied(bytes),
+        })
     }
 
     /// What the verdict changes about the packet's connection. Needs a kernel with

@@ -33,11 +33,13 @@
 mod builder;
 mod config;
 mod cpus;
+mod deferral;
 mod edits;
 mod engine;
 mod inspect;
 mod kernel_table;
 pub mod nfq;
+pub mod pipeline;
 mod placement;
 mod queue;
 mod queue_range;
@@ -45,16 +47,18 @@ mod start;
 mod stats;
 mod sys;
 mod verdicts;
+mod wish;
 mod worker;
 
 pub use builder::EngineBuilder;
 pub use config::{ConfigError, EngineConfig, MIB, QueueConfig, Wait};
 pub use cpus::{CpuId, CpuList, CpuListError};
+pub use deferral::{DeferError, DeferralConfig, Deferred, WhenFull};
 pub use edits::{Edits, RewriteError};
 pub use engine::{Engine, Event, Interrupter, Stopped};
 pub use inspect::{Inspector, Packet, WorkerInfo};
 pub use kernel_table::{KernelRow, KernelTable, PortOwner};
-pub use nfq::{ConntrackEdit, CopyRange, Verdict, VerdictCode};
+pub use nfq::{ConfigFlags, ConntrackEdit, CopyRange, QueueFlag, Verdict, VerdictCode};
 pub use placement::{Assignment, Placement, PlacementError, PlacementWarning, Plan};
 pub use queue::QueueError;
 pub use queue_range::{QueueRange, QueueRangeError};
@@ -62,6 +66,7 @@ pub use start::{StartError, StartWarning};
 pub use stats::{BATCH_SIZE_CLASSES, Counts, EngineStats, QueueStats};
 pub use sys::{CpuTime, Timestamp, allowed_cpus, cpu_time, current_cpu, pin_to};
 pub use verdicts::Coalescer;
+pub use wish::{FlagWish, FlagWishError, FlagWishes};
 pub use worker::WorkerError;
 
 /// The README's example must compile.

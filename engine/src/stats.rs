@@ -99,6 +99,14 @@ counters! {
     rewritten,
     /// Packets whose rewriting was refused: answered by the inspector's `rewrite_refused`.
     rewrites_refused,
+    /// Packets deferred: answered later, from another thread.
+    deferred,
+    /// Deferred packets whose handle was dropped: they got their fallback.
+    unanswered,
+    /// Deferred packets whose answer had not come in time: they got their fallback.
+    overdue,
+    /// Answers that came after that.
+    late_answers,
     /// Receive calls that brought packets.
     recv_calls,
     /// Send calls with verdicts.

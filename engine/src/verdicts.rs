@@ -21,7 +21,6 @@
 mod held;
 
 use crate::nfq::{ConntrackEdit, PacketId, Verdict, VerdictMessage};
-use crate::sys::Timestamp;
 use held::{HeldPackets, Released};
 
 /// Consecutive packets with one verdict that are not written yet.
@@ -144,8 +143,9 @@ impl Coalescer {
     }
 
     /// Notes that the next packet gets its verdict later, by [`answer_held`](Self::answer_held), or else, when
-    /// [`answer_overdue`](Self::answer_overdue) finds `deadline` passed, `fallback`.
-    pub fn hold(&mut self, id: PacketId, fallback: Verdict, deadline: Timestamp) {
+    /// [`answer_overdue`](Self::answer_overdue) finds `deadline` passed, `fallback`. Deadlines never
+    /// go back, and are numbers of the owner's clock.
+    pub fn hold(&mut self, id: PacketId, fallback: Verdict, deadline: u64) {
         self.close();
         self.held.hold(id, fallback, deadline);
     }
@@ -157,7 +157,7 @@ impl Coalescer {
     }
 
     /// When the oldest held packet's time is over.
-    pub fn next_deadline(&self) -> Option<Timestamp> {
+    pub fn next_deadline(&self) -> Option<u64> {
         self.held.next_deadline()
     }
 
@@ -195,7 +195,7 @@ impl Coalescer {
     ///
     /// # Panics
     /// If the buffer [`is_full`](Self::is_full).
-    pub fn answer_overdue(&mut self, now: Timestamp) -> Option<Verdict> {
+    pub fn answer_overdue(&mut self, now: u64) -> Option<Verdict> {
         let released = self.held.release_overdue(now)?;
         Some(self.answer_released(released, None))
     }

@@ -68,3 +68,14 @@ fn usage(message: impl std::fmt::Display) -> anyhow::Error {
 
 const EXIT_FAILURE: u8 = 1;
 const EXIT_USAGE: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    /// clap finds contradictions between options only when it is asked, and in a debug build.
+    #[test]
+    fn the_options_do_not_contradict_each_other() {
+        super::Cli::command().debug_assert();
+    }
+}

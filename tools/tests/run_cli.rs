@@ -35,6 +35,7 @@ fn a_request_that_cannot_be_right_ends_with_status_2_and_says_what_would_be() {
         ("--queues 0-1 --placement spare:1-0", "no list of CPUs"),
         ("--queues 0-1 --stats 0", "stats 0 is out of range"),
         ("--queues 0-1 --summary xml", "text, json"),
+        ("--queues 0-1 --uid-gid=maybe", "write wanted, required"),
         ("--queues 0-1 --quiet", "'--quiet'"),
     ] {
         let ended = space.run(&[], request);
@@ -104,6 +105,31 @@ fn a_taken_queue_is_named_with_its_owner_and_no_other_stays_bound() {
     next.await_ready();
     assert_eq!(space.bound(), [0, 1, 2, 3]);
     next.stop("TERM");
+}
+
+/// Whether this kernel does what is asked for is the engine's own test's business; here, what is said about it.
+#[test]
+fn a_refused_flag_is_a_warning_where_it_is_wanted_and_an_error_where_it_is_required() {
+    let Some(space) = Space::new() else { return };
+    let mut fanq = space.start(&[], "--queues 0-1 --placement none --gso --conntrack=wanted");
+    let ready = fanq.await_ready();
+    assert!(ready.contains("gso"), "{ready}");
+    let granted = ready.contains("conntrack, gso");
+    let ended = fanq.stop("TERM");
+    let warned = ended.stderr.contains("warning: this kernel refuses conntrack (it needs CONFIG_");
+    assert_eq!(warned, !granted, "{}", ended.stderr);
+
+    let request = "--queues 0-1 --placement none --conntrack";
+    if granted {
+        let mut fanq = space.start(&[], request);
+        fanq.await_ready();
+        fanq.stop("TERM");
+    } else {
+        let parts =
+            ["conntrack", "CONFIG_NETFILTER_NETLINK_GLUE_CT", "modprobe", "--conntrack=wanted"];
+        space.run(&[], request).assert_refused(1, &parts, request);
+    }
+    assert_eq!(space.bound(), NONE);
 }
 
 #[test]

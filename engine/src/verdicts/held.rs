@@ -6,12 +6,12 @@
 //! ```
 //!
 //! Invariant: ids rise from the front (in serial-number order), and the front waits. So the oldest packet that is
-//! held is the front, and a verdict for it covers nobody else's packet. It deliberately writes no message.
+//! held is the front, and a verdict for it covers nobody else's packet. It deliberately writes no message and knows no
+//! clock: a deadline is a number that its owner compares with others.
 
 use std::collections::VecDeque;
 
 use crate::nfq::{PacketId, Verdict};
-use crate::sys::Timestamp;
 
 #[derive(Debug)]
 pub(super) struct HeldPackets {
@@ -23,7 +23,7 @@ pub(super) struct HeldPackets {
 struct Entry {
     id: PacketId,
     fallback: Verdict,
-    deadline: Timestamp,
+    deadline: u64,
     answered: bool,
 }
 
@@ -51,7 +51,7 @@ impl HeldPackets {
     }
 
     /// Holds one more packet. It is newer than all that are held.
-    pub(super) fn hold(&mut self, id: PacketId, fallback: Verdict, deadline: Timestamp) {
+    pub(super) fn hold(&mut self, id: PacketId, fallback: Verdict, deadline: u64) {
         if self.entries.len() == self.entries.capacity() {
             self.entries.retain(|entry| !entry.answered);
         }
@@ -78,13 +78,13 @@ impl HeldPackets {
     }
 
     /// Ends the wait of the oldest packet, if its time is over.
-    pub(super) fn release_overdue(&mut self, now: Timestamp) -> Option<Released> {
+    pub(super) fn release_overdue(&mut self, now: u64) -> Option<Released> {
         let oldest = self.entries.front().filter(|entry| entry.deadline <= now)?.id;
         self.release(oldest)
     }
 
     /// When the oldest packet's time is over.
-    pub(super) fn next_deadline(&self) -> Option<Timestamp> {
+    pub(super) fn next_deadline(&self) -> Option<u64> {
         self.entries.front().map(|entry| entry.deadline)
     }
 
@@ -99,7 +99,7 @@ impl HeldPackets {
 mod tests {
     use super::*;
 
-    const LATER: Timestamp = Timestamp(100);
+    const LATER: u64 = 100;
 
     #[test]
     fn the_oldest_is_known_whatever_order_answers_come_in() {
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(oldest(&mut held, ids[0]), Some(true));
         assert_eq!(oldest(&mut held, ids[2]), Some(true), "the one before it was answered");
         assert_eq!(held.len(), 1);
-        assert_eq!(held.release_overdue(Timestamp(99)), None);
+        assert_eq!(held.release_overdue(99), None);
         let overdue = held.release_overdue(LATER).unwrap();
         assert_eq!((overdue.id, overdue.fallback), (ids[3], Verdict::DROP));
         assert_eq!((held.len(), held.next_deadline()), (0, None));

@@ -118,7 +118,7 @@ proptest! {
                 Step::Hold(verdict) => {
                     kernel.waiting.insert(key, id);
                     let fallback = Verdict::STOP.with_mark(key);
-                    coalescer.hold(id, fallback, Timestamp(u64::from(key)));
+                    coalescer.hold(id, fallback, u64::from(key));
                     held.push_back((id, verdict));
                     id = id.next();
                 }
@@ -132,7 +132,7 @@ proptest! {
                 Step::OldestIsOverdue => if let Some((id, _)) = held.pop_front() {
                     let deadline = id.0.wrapping_sub(first.0);
                     let fallback = Verdict::STOP.with_mark(deadline);
-                    let now = Timestamp(u64::from(deadline));
+                    let now = u64::from(deadline);
                     prop_assert_eq!(coalescer.answer_overdue(now), Some(fallback));
                     prop_assert_eq!(coalescer.answer_overdue(now), None);
                     late.push((id, fallback));
@@ -204,7 +204,7 @@ fn while_one_is_held_nothing_is_joined() {
     let mut coalescer = Coalescer::new(0);
     coalescer.push(PacketId(1), Verdict::ACCEPT);
     coalescer.push(PacketId(2), Verdict::ACCEPT);
-    coalescer.hold(PacketId(3), Verdict::DROP, Timestamp(0));
+    coalescer.hold(PacketId(3), Verdict::DROP, 0);
     assert_eq!(coalescer.take().len(), 32, "what came before the hold is one batch");
     for id in 4..8 {
         coalescer.push(PacketId(id), Verdict::ACCEPT);
@@ -220,7 +220,7 @@ fn while_one_is_held_nothing_is_joined() {
 fn held_packets_answered_in_order_are_joined() {
     let mut coalescer = Coalescer::with_held_max(0, 64);
     for id in 1..=64 {
-        coalescer.hold(PacketId(id), Verdict::DROP, Timestamp(0));
+        coalescer.hold(PacketId(id), Verdict::DROP, 0);
     }
     for id in 1..=64 {
         coalescer.answer_held(PacketId(id), Some(Verdict::ACCEPT));

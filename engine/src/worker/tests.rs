@@ -2,10 +2,13 @@
 //! Method: a simulated kernel at the `Port` seam plays a script of arrivals and faults, and applies verdicts as the
 //! real one does.
 
+mod deferral;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
 use crate::nfq::sample::Sample;
+use crate::sys::ReceiveRing;
 
 const QUEUE: u16 = 3;
 
@@ -32,10 +35,12 @@ struct SimulatedKernel {
     verdicts: BTreeMap<u32, u32>,
     rewritten: BTreeMap<u32, Vec<u8>>,
     delivered: VecDeque<Vec<u8>>,
-    received: Vec<Vec<u8>>,
+    ring: ReceiveRing,
     early: Vec<Vec<u8>>,
     gate_shut: bool,
     send_failures: u32,
+    /// How long a wait for packets takes.
+    pause_on_wait: Duration,
 }
 
 impl SimulatedKernel {
@@ -50,10 +55,11 @@ impl SimulatedKernel {
             verdicts: BTreeMap::new(),
             rewritten: BTreeMap::new(),
             delivered: VecDeque::new(),
-            received: Vec::new(),
+            ring: ReceiveRing::new(64, 128, 0),
             early: Vec::new(),
             gate_shut: false,
             send_failures: 0,
+            pause_on_wait: Duration::ZERO,
         }
     }
 
@@ -102,12 +108,22 @@ impl Port for SimulatedKernel {
             None => self.shared.order_stop(self.stop_limit),
         }
         let take = self.delivered.len().min(self.batch);
-        self.received = self.delivered.drain(..take).collect();
-        if self.received.is_empty() && !block { Err(ReceiveError::Nothing) } else { Ok(take) }
+        let received: Vec<_> = self.delivered.drain(..take).collect();
+        self.ring.simulate_receive(&received);
+        if received.is_empty() && !block { Err(ReceiveError::Nothing) } else { Ok(take) }
     }
 
-    fn datagram(&self, index: usize) -> &[u8] {
-        &self.received[index]
+    fn wait(&self, _limit: Duration) -> io::Result<()> {
+        std::thread::sleep(self.pause_on_wait);
+        Ok(())
+    }
+
+    fn ring(&self) -> &ReceiveRing {
+        &self.ring
+    }
+
+    fn ring_mut(&mut self) -> &mut ReceiveRing {
+        &mut self.ring
     }
 
     fn send(&mut self, messages: &[u8]) -> io::Result<()> {
@@ -162,10 +178,20 @@ fn run_with(
     fail_open: bool,
     change: impl FnOnce(&mut SimulatedKernel),
 ) -> (Result<(), WorkerError>, SimulatedKernel, Arc<WorkerShared>) {
+    run_deferring(inspector, None, script, fail_open, change)
+}
+
+fn run_deferring(
+    inspector: impl Inspector,
+    gate: Option<Gate>,
+    script: impl IntoIterator<Item = Step>,
+    fail_open: bool,
+    change: impl FnOnce(&mut SimulatedKernel),
+) -> (Result<(), WorkerError>, SimulatedKernel, Arc<WorkerShared>) {
     let shared = Arc::new(WorkerShared::new(fail_open));
     let mut kernel = SimulatedKernel::new(&shared, script);
     change(&mut kernel);
-    let mut worker = Worker::new(QUEUE, kernel, inspector, Wait::Block, Arc::clone(&shared));
+    let mut worker = Worker::new(QUEUE, kernel, inspector, Wait::Block, Arc::clone(&shared), gate);
     let result = worker.run();
     let (kernel, _next_id) = worker.into_parts();
     (result, kernel, shared)

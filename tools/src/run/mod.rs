@@ -3,13 +3,18 @@
 //! Invariant: `ready:` is printed once every queue is bound and configured, and nothing but the summary goes to
 //! standard output. With a plain policy there are no rules, no log and no more threads than without them.
 
+mod bypass;
+mod flow_counts;
+mod mode;
 mod options;
+mod send_back;
+mod start;
 mod summary;
 mod watch;
 
 use std::sync::Mutex;
 
-use fanq::{Engine, EngineBuilder, WorkerInfo};
+use fanq::{Engine, WorkerInfo};
 
 use crate::eve::{EveLog, EveSender};
 use crate::inspector::{PolicyControl, RuleInspector};
@@ -27,7 +32,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     // Taken from here on: a signal that comes before the engine runs is carried out once it does.
     let orders = Orders::listen(with_rules || options.eve.is_some())?;
     let log = options.eve.as_ref().map(EveLog::start).transpose()?;
-    let (mut engine, control) = start(&options, log.as_ref())?;
+    let (mut engine, control) = start_by_policy(&options, log.as_ref())?;
     orders.wake(engine.interrupter());
     announce(&engine, &options, control.as_ref());
 
@@ -59,15 +64,15 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
 
 /// Starts the engine with the inspector that the policy needs: each kind is an engine of its own, without dynamic
 /// dispatch.
-fn start(
+fn start_by_policy(
     options: &RunOptions,
     log: Option<&EveLog>,
 ) -> anyhow::Result<(Engine, Option<PolicyControl>)> {
-    let builder = EngineBuilder::from(options.engine.clone());
     let path = match &options.policy {
         PolicyChoice::Plain(policy) => {
             let (policy, work_ns) = (*policy, options.work_ns);
-            let engine = builder.start(move |_worker| PolicyInspector::new(policy, work_ns))?;
+            let engine =
+                start::start(options, move |_worker| PolicyInspector::new(policy, work_ns))?;
             return Ok((engine, None));
         }
         PolicyChoice::Rules(path) => path,
@@ -77,7 +82,7 @@ fn start(
     let sender = |_| Mutex::new(log.map(EveLog::sender));
     let senders: Vec<Mutex<Option<EveSender>>> = (0..workers).map(sender).collect();
     let handover = control.handover();
-    let engine = builder.start(move |worker: WorkerInfo| {
+    let engine = start::start(options, move |worker: WorkerInfo| {
         let index = usize::from(worker.index);
         let sender = senders[index].lock().map_or(None, |mut sender| sender.take());
         RuleInspector::new(index, std::sync::Arc::clone(&handover), sender)
@@ -106,12 +111,12 @@ fn announce(engine: &Engine, options: &RunOptions, control: Option<&PolicyContro
     }
     let config = &options.engine;
     eprintln!(
-        "ready: queues {} bound, {} worker{}, batch {}, queue-maxlen {}, fail-open {}",
+        "ready: queues {} bound, {} worker{}, batch {}, queue-maxlen {}, flags {}",
         config.queues,
         config.queues.count(),
         if config.queues.count() == 1 { "" } else { "s" },
         config.batch,
         config.queue.maxlen,
-        if config.queue.flags.fail_open { "on" } else { "off" },
+        engine.granted_flags(),
     );
 }

@@ -9,10 +9,15 @@ use std::time::Duration;
 use anyhow::Context;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
-use fanq::{CopyRange, CpuList, EngineConfig, Placement, QueueRange, Wait};
+use fanq::{
+    CopyRange, CpuList, EngineConfig, FlagWish, FlagWishes, Placement, QueueFlag, QueueRange, Wait,
+};
 use serde::Deserialize;
 
+use super::bypass::{Bypass, BypassBy};
+use super::mode::Mode;
 use crate::eve::EveTarget;
+use crate::mark::MarkBits;
 use crate::policy::{Policy, PolicyChoice};
 use crate::usage;
 
@@ -38,12 +43,22 @@ struct Settings {
     /// Receive buffer of each queue's socket, such as 64MiB [default: 64MiB]
     #[arg(long, value_name = "SIZE")]
     rcvbuf: Option<ByteSize>,
-    /// Let packets pass unseen when a queue is full, instead of dropping them
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
-    fail_open: Option<bool>,
-    /// Take large segmented packets whole
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
-    gso: Option<bool>,
+    /// Let packets pass unseen when a queue is full, instead of dropping them: required (the same as true; stops the
+    /// start where the kernel refuses it), wanted, or false [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "WISH")]
+    fail_open: Option<Text<FlagWish>>,
+    /// Take large segmented packets whole: required, wanted or false [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "WISH")]
+    gso: Option<Text<FlagWish>>,
+    /// Have each packet's connection sent with it: required, wanted or false [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "WISH")]
+    conntrack: Option<Text<FlagWish>>,
+    /// Have the user and group of local packets sent with them: required, wanted or false [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "WISH")]
+    uid_gid: Option<Text<FlagWish>>,
+    /// Have the security context of local packets sent with them: required, wanted or false [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "WISH")]
+    secctx: Option<Text<FlagWish>>,
     /// What an idle worker does: block, or spin:MICROSECONDS before it blocks [default: block]
     #[arg(long, value_name = "HOW")]
     wait: Option<Text<WaitText>>,
@@ -61,6 +76,21 @@ struct Settings {
     /// Write statistics to it every so many seconds [default: never]
     #[arg(long, value_name = "SECONDS")]
     eve_stats: Option<f64>,
+    /// Where accepted packets go: accept, repeat:MARK[/MASK] (back to the rules, which want --repeat-mark), or
+    /// route:QUEUE[,bypass][,mark=MARK[/MASK]] (to another queue) [default: accept]
+    #[arg(long, value_name = "MODE")]
+    mode: Option<Text<Mode>>,
+    /// Bypass a flow once a worker has seen so many of its packets: later ones do not come to the queue. Needs
+    /// --bypass-mark
+    #[arg(long, value_name = "PACKETS")]
+    bypass_after: Option<u32>,
+    /// The mark of bypassed connections, which the rules must have as well (fanq rules --bypass-mark)
+    #[arg(long, value_name = "MARK[/MASK]")]
+    bypass_mark: Option<Text<MarkBits>>,
+    /// Who marks the connection: the rules, told by the packet mark, or the verdict (ct; not on every kernel)
+    /// [default: mark]
+    #[arg(long, value_name = "HOW")]
+    bypass_by: Option<BypassBy>,
     /// Busy time for each packet, 0 to 1000000000 ns, to stand for an inspector's work [default: 0]
     #[arg(long, value_name = "NS")]
     work_ns: Option<u32>,
@@ -100,6 +130,8 @@ pub(crate) struct RunOptions {
     pub(crate) policy: PolicyChoice,
     pub(crate) eve: Option<EveTarget>,
     pub(crate) eve_stats_every: Option<Duration>,
+    pub(crate) mode: Mode,
+    pub(crate) bypass: Option<Bypass>,
     pub(crate) work_ns: u32,
     pub(crate) stats_every: Option<Duration>,
     pub(crate) summary: SummaryFormat,
@@ -114,6 +146,7 @@ impl RunOptions {
     }
 
     fn from_settings(settings: Settings) -> anyhow::Result<Self> {
+        let flags = settings.flag_wishes();
         let queues = match settings.queues {
             Some(Text(queues)) => queues,
             None => one_queue_per_cpu()?,
@@ -130,14 +163,22 @@ impl RunOptions {
                 usage(format!("rcvbuf {size} is too large: a socket takes less than 1GiB"))
             })?;
         }
-        set(&mut engine.queue.flags.fail_open, settings.fail_open);
-        set(&mut engine.queue.flags.gso, settings.gso);
+        engine.queue.flags = flags;
         engine.check().map_err(usage)?;
         if settings.eve_stats.is_some() && settings.eve.is_none() {
             return Err(usage("eve-stats needs a log to write to: add --eve FILE"));
         }
+        let mode = settings.mode.map_or(Mode::Accept, |text| text.0);
+        check_mode(mode, queues)?;
+        let mark = settings.bypass_mark.map(|text| text.0);
+        let bypass = bypass(settings.bypass_after, mark, settings.bypass_by)?;
+        if bypass.is_some() {
+            check_headers_are_copied(engine.queue.copy_range)?;
+        }
         Ok(Self {
             engine,
+            mode,
+            bypass,
             policy: settings.policy.map_or(PolicyChoice::Plain(Policy::Accept), |text| text.0),
             eve: settings.eve.map(|text| text.0),
             eve_stats_every: settings.eve_stats.map(|s| seconds("eve-stats", s)).transpose()?,
@@ -150,6 +191,20 @@ impl RunOptions {
 }
 
 impl Settings {
+    fn flag_wishes(&self) -> FlagWishes {
+        let mut wishes = FlagWishes::default();
+        for (flag, setting) in [
+            (QueueFlag::FailOpen, &self.fail_open),
+            (QueueFlag::Gso, &self.gso),
+            (QueueFlag::Conntrack, &self.conntrack),
+            (QueueFlag::UidGid, &self.uid_gid),
+            (QueueFlag::SecurityContext, &self.secctx),
+        ] {
+            wishes.set(flag, setting.as_ref().map_or(FlagWish::Off, |wish| wish.0));
+        }
+        wishes
+    }
+
     /// What is missing here is taken from `other`.
     fn or(self, other: Self) -> Self {
         Self {
@@ -161,11 +216,18 @@ impl Settings {
             rcvbuf: self.rcvbuf.or(other.rcvbuf),
             fail_open: self.fail_open.or(other.fail_open),
             gso: self.gso.or(other.gso),
+            conntrack: self.conntrack.or(other.conntrack),
+            uid_gid: self.uid_gid.or(other.uid_gid),
+            secctx: self.secctx.or(other.secctx),
             wait: self.wait.or(other.wait),
             nice: self.nice.or(other.nice),
             policy: self.policy.or(other.policy),
             eve: self.eve.or(other.eve),
             eve_stats: self.eve_stats.or(other.eve_stats),
+            mode: self.mode.or(other.mode),
+            bypass_after: self.bypass_after.or(other.bypass_after),
+            bypass_mark: self.bypass_mark.or(other.bypass_mark),
+            bypass_by: self.bypass_by.or(other.bypass_by),
             work_ns: self.work_ns.or(other.work_ns),
             stats: self.stats.or(other.stats),
             summary: self.summary.or(other.summary),
@@ -191,6 +253,53 @@ fn one_queue_per_cpu() -> anyhow::Result<QueueRange> {
     let online = CpuList::online("/".as_ref()).context("reading the online CPUs")?;
     let last = u16::try_from(online.len().saturating_sub(1)).unwrap_or(u16::MAX);
     QueueRange::new(0, last).map_err(usage)
+}
+
+/// A packet that is routed to a queue of ours would come back for ever.
+fn check_mode(mode: Mode, queues: QueueRange) -> anyhow::Result<()> {
+    match mode {
+        Mode::Route(route) if (queues.first()..=queues.last()).contains(&route.queue) => {
+            Err(usage(format!(
+                "mode route:{} leads back into the queues {queues}, for ever: name a queue of another program",
+                route.queue
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn bypass(
+    after: Option<u32>,
+    mark: Option<MarkBits>,
+    by: Option<BypassBy>,
+) -> anyhow::Result<Option<Bypass>> {
+    match (after, mark) {
+        (Some(0), _) => {
+            Err(usage("bypass-after 0 is out of range: a flow is known from its packet 1 on"))
+        }
+        (Some(after), Some(mark)) => Ok(Some(Bypass { after, mark, by: by.unwrap_or_default() })),
+        (Some(_), None) => Err(usage(
+            "bypass-after needs bypass-mark, the one that the rules have: --bypass-mark 0x1",
+        )),
+        (None, None) if by.is_none() => Ok(None),
+        (None, _) => Err(usage("bypass-mark and bypass-by need bypass-after: --bypass-after 10")),
+    }
+}
+
+/// Flows are told by addresses and ports.
+fn check_headers_are_copied(copy_range: CopyRange) -> anyhow::Result<()> {
+    let copied = match copy_range {
+        CopyRange::Full => return Ok(()),
+        CopyRange::Bytes(bytes) => bytes,
+        CopyRange::Meta => 0,
+    };
+    if copied < HEADER_BYTES {
+        return Err(usage(format!(
+            "bypass-after tells flows by their headers, which a copy range of {copied} bytes leaves out: write \
+             full, or {HEADER_BYTES} or more"
+        )));
+    }
+    Ok(())
 }
 
 fn set<T>(setting: &mut T, value: Option<T>) {
@@ -220,16 +329,18 @@ impl<T: FromStr> FromStr for Text<T> {
 
 impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Text<T> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // A number is taken for its digits: `queues = 5` means what `--queues 5` means.
+        // A number is taken for its digits: `queues = 5` means what `--queues 5` means. So are true and false.
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Scalar {
             Text(String),
             Number(u64),
+            Bool(bool),
         }
         let text = match Scalar::deserialize(deserializer)? {
             Scalar::Text(text) => text,
             Scalar::Number(number) => number.to_string(),
+            Scalar::Bool(truth) => truth.to_string(),
         };
         text.parse().map(Self).map_err(serde::de::Error::custom)
     }
@@ -290,6 +401,9 @@ impl FromStr for WaitText {
         }
     }
 }
+
+/// IPv4's longest header, and of TCP's as much as holds the ports and flags; IPv6's header is shorter.
+const HEADER_BYTES: u16 = 60 + 14;
 
 /// A second.
 const WORK_NS_MAX: u32 = 1_000_000_000;

@@ -18,12 +18,18 @@ fn a_file_may_set_everything() {
         queue-maxlen = 1000
         rcvbuf = "8MiB"
         fail-open = true
-        gso = true
+        gso = "required"
+        conntrack = "wanted"
+        uid-gid = false
         wait = "spin:50"
         nice = 0
         policy = "drop:10"
         eve = "unix:/run/eve.sock"
         eve-stats = 8
+        mode = "route:7,bypass"
+        bypass-after = 10
+        bypass-mark = 16
+        bypass-by = "ct"
         stats = 1
         summary = "json"
         drain-limit = 2.5
@@ -36,12 +42,24 @@ fn a_file_may_set_everything() {
     assert_eq!((engine.batch, engine.queue.maxlen), (32, 1000));
     assert_eq!(engine.queue.copy_range, CopyRange::Bytes(128));
     assert_eq!(engine.queue.rcvbuf, 8 * fanq::MIB);
-    assert!(engine.queue.flags.fail_open && engine.queue.flags.gso);
+    let wish = |flag| engine.queue.flags.of(flag);
+    assert_eq!(
+        (wish(QueueFlag::FailOpen), wish(QueueFlag::Gso)),
+        (FlagWish::Required, FlagWish::Required)
+    );
+    assert_eq!(
+        (wish(QueueFlag::Conntrack), wish(QueueFlag::UidGid)),
+        (FlagWish::Wanted, FlagWish::Off)
+    );
+    assert_eq!(wish(QueueFlag::SecurityContext), FlagWish::Off);
     assert_eq!(engine.nice, 0);
     assert_eq!(engine.wait, Wait::Spin(Duration::from_micros(50)));
     assert_eq!(options.policy, PolicyChoice::Plain(Policy::DropShare(0.1)));
     assert_eq!(options.eve, Some(EveTarget::Socket("/run/eve.sock".into())));
     assert_eq!(options.eve_stats_every, Some(Duration::from_secs(8)));
+    assert_eq!(Ok(options.mode), "route:7,bypass".parse());
+    let mark = "0x10".parse().unwrap();
+    assert_eq!(options.bypass, Some(Bypass { after: 10, mark, by: BypassBy::Ct }));
     assert_eq!(options.stats_every, Some(Duration::from_secs(1)));
     assert_eq!(options.summary, SummaryFormat::Json);
     assert_eq!(options.drain_limit, Duration::from_millis(2500));
@@ -54,6 +72,8 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!((options.engine.batch, options.engine.queue.maxlen), (64, 16_384));
     assert_eq!(options.engine.queue.rcvbuf, 64 * fanq::MIB);
     assert_eq!(options.policy, PolicyChoice::Plain(Policy::Accept));
+    assert_eq!(options.mode, Mode::Accept);
+    assert_eq!(options.bypass, None);
     assert_eq!(options.stats_every, None);
 }
 
@@ -86,13 +106,60 @@ fn bad_values_are_named() {
         ("policy = 'reject'", "drop:<percent"),
         ("eve = 'unix:'", "FILE or unix:PATH"),
         ("eve-stats = 1", "add --eve FILE"),
+        ("mode = 'nfq'", "repeat:MARK"),
+        ("mode = 'repeat:0'", "set a bit"),
+        ("queues = '0-3'\nmode = 'route:3'", "for ever"),
+        ("bypass-after = 0\nbypass-mark = 1", "bypass-after 0"),
+        ("bypass-after = 10", "--bypass-mark 0x1"),
+        ("bypass-mark = 1", "--bypass-after 10"),
+        ("bypass-by = 'ct'", "--bypass-after 10"),
+        ("bypass-after = 1\nbypass-mark = 1\ncopy-range = 64", "74 or more"),
         ("placement = 'spare:'", "no list of CPUs"),
         ("placement = 'here'", "same, spare"),
         ("stats = 0", "stats 0 is out of range"),
+        ("gso = 'yes'", "write wanted, required"),
+        ("conntrack = 1", "`1` is no wish"),
         ("que = '0'", "unknown field `que`"),
         ("queues 0", "expected"),
     ] {
         let error = format!("{:#}", from_file(text).unwrap_err());
         assert!(error.contains(part), "{text}: {error}");
+    }
+}
+
+#[test]
+fn each_flag_has_one_notation_on_the_line_and_in_the_file() {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+    for flag in QueueFlag::ALL {
+        for (notation, wish) in [
+            ("", FlagWish::Required),
+            ("=true", FlagWish::Required),
+            ("=required", FlagWish::Required),
+            ("=wanted", FlagWish::Wanted),
+            ("=off", FlagWish::Off),
+            ("=false", FlagWish::Off),
+        ] {
+            let words = ["run", "--queues=0", &format!("--{flag}{notation}")].map(str::to_owned);
+            let line = <Line as clap::Parser>::try_parse_from(words).unwrap().settings;
+            let expected = |asked| if asked == flag { wish } else { FlagWish::Off };
+            let wishes = RunOptions::from_settings(line).unwrap().engine.queue.flags;
+            assert!(
+                QueueFlag::ALL.iter().all(|f| wishes.of(*f) == expected(*f)),
+                "--{flag}{notation}"
+            );
+            if let Some(value) = notation.strip_prefix('=') {
+                let quoted = if value.len() < 6 && value != "off" {
+                    value.to_owned()
+                } else {
+                    format!("'{value}'")
+                };
+                let options = from_file(&format!("queues = 0\n{flag} = {quoted}")).unwrap();
+                assert_eq!(options.engine.queue.flags, wishes, "{flag} = {quoted}");
+            }
+        }
     }
 }
