@@ -16,8 +16,9 @@ use serde::Deserialize;
 
 use super::bypass::{Bypass, BypassBy};
 use super::mode::Mode;
+use crate::eve::EveTarget;
 use crate::mark::MarkBits;
-use crate::policy::Policy;
+use crate::policy::{Policy, PolicyChoice};
 use crate::usage;
 
 /// Every setting, each of which may be missing.
@@ -64,9 +65,17 @@ struct Settings {
     /// Niceness of the workers, -20 to 19; below 0 they go before what fills their queues [default: -5]
     #[arg(long, value_name = "NICE", allow_negative_numbers = true)]
     nice: Option<i8>,
-    /// What happens to packets: accept, drop, or drop:PERCENT [default: accept]
+    /// What happens to packets: accept, drop, drop:PERCENT, or what the rules in FILE.toml say, which are read again on
+    /// SIGHUP [default: accept]
     #[arg(long, value_name = "POLICY")]
-    policy: Option<Text<Policy>>,
+    policy: Option<Text<PolicyChoice>>,
+    /// Write alerts, drops and statistics as EVE JSON lines to a file, opened again on SIGHUP, or to a listening
+    /// socket: FILE or unix:PATH [default: nowhere]
+    #[arg(long, value_name = "TARGET")]
+    eve: Option<Text<EveTarget>>,
+    /// Write statistics to it every so many seconds [default: never]
+    #[arg(long, value_name = "SECONDS")]
+    eve_stats: Option<f64>,
     /// Where accepted packets go: accept, repeat:MARK[/MASK] (back to the rules, which want --repeat-mark), or
     /// route:QUEUE[,bypass][,mark=MARK[/MASK]] (to another queue) [default: accept]
     #[arg(long, value_name = "MODE")]
@@ -118,7 +127,9 @@ pub(crate) enum SummaryFormat {
 #[derive(Debug)]
 pub(crate) struct RunOptions {
     pub(crate) engine: EngineConfig,
-    pub(crate) policy: Policy,
+    pub(crate) policy: PolicyChoice,
+    pub(crate) eve: Option<EveTarget>,
+    pub(crate) eve_stats_every: Option<Duration>,
     pub(crate) mode: Mode,
     pub(crate) bypass: Option<Bypass>,
     pub(crate) work_ns: u32,
@@ -154,6 +165,9 @@ impl RunOptions {
         }
         engine.queue.flags = flags;
         engine.check().map_err(usage)?;
+        if settings.eve_stats.is_some() && settings.eve.is_none() {
+            return Err(usage("eve-stats needs a log to write to: add --eve FILE"));
+        }
         let mode = settings.mode.map_or(Mode::Accept, |text| text.0);
         check_mode(mode, queues)?;
         let mark = settings.bypass_mark.map(|text| text.0);
@@ -165,7 +179,9 @@ impl RunOptions {
             engine,
             mode,
             bypass,
-            policy: settings.policy.map_or(Policy::Accept, |text| text.0),
+            policy: settings.policy.map_or(PolicyChoice::Plain(Policy::Accept), |text| text.0),
+            eve: settings.eve.map(|text| text.0),
+            eve_stats_every: settings.eve_stats.map(|s| seconds("eve-stats", s)).transpose()?,
             work_ns: work_ns(settings.work_ns.unwrap_or(0))?,
             stats_every: settings.stats.map(|s| seconds("stats", s)).transpose()?,
             summary: settings.summary.unwrap_or(SummaryFormat::Text),
@@ -206,6 +222,8 @@ impl Settings {
             wait: self.wait.or(other.wait),
             nice: self.nice.or(other.nice),
             policy: self.policy.or(other.policy),
+            eve: self.eve.or(other.eve),
+            eve_stats: self.eve_stats.or(other.eve_stats),
             mode: self.mode.or(other.mode),
             bypass_after: self.bypass_after.or(other.bypass_after),
             bypass_mark: self.bypass_mark.or(other.bypass_mark),
