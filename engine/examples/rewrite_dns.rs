@@ -46,19 +46,14 @@ fn tell(message: &mut [u8]) -> Option<()> {
 
 /// Where the name ends that begins at `at`: labels up to an empty one, or up to a pointer.
 fn behind_name(message: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        match *message.get(at)? {
-            0 => return Some(at + 1),
-            length if length >= 0xc0 => return Some(at + 2),
-            length => at += 1 + usize::from(length),
-        }
+    while let length @ 1..0xc0 = *message.get(at)? {
+        at += 1 + usize::from(length);
     }
+    Some(if message[at] == 0 { at + 1 } else { at + 2 })
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let queues = std::env::args().nth(1).unwrap_or("0".to_owned()).parse()?;
-    let mut engine = Engine::builder().queues(queues).start(|_worker| RewriteDns)?;
-    engine.wait(None)?;
-    engine.shutdown(std::time::Duration::from_secs(1));
+    Engine::builder().queues(queues).start(|_worker| RewriteDns)?.wait(None)?;
     Ok(())
 }

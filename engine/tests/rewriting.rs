@@ -93,7 +93,7 @@ fn what_was_rewritten_and_restored_arrives_as_it_was_sent_and_no_checksum_is_wro
         let engine = engine.start(move |_| Inverting(Arc::clone(&shared))).unwrap();
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let address = address.parse().unwrap();
-            let sent: Vec<u8> = (0..BYTES).map(|at| (at * at >> 7).to_le_bytes()[0]).collect();
+            let sent: Vec<u8> = (0..BYTES).map(|at| ((at * at) >> 7).to_le_bytes()[0]).collect();
             assert!(through_tcp(address, sent.clone()) == sent, "{address}, gso {gso}");
             assert_eq!(through_udp(address, b"datagram"), b"datagram", "{address}, gso {gso}");
         }
