@@ -10,6 +10,7 @@ mod options;
 mod send_back;
 mod start;
 mod summary;
+mod under_load;
 mod watch;
 
 use std::sync::Mutex;

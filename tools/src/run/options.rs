@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::bypass::{Bypass, BypassBy};
 use super::mode::Mode;
+use super::under_load::{self, OnOverload};
 use crate::eve::EveTarget;
 use crate::mark::MarkBits;
 use crate::policy::{Policy, PolicyChoice};
@@ -91,6 +92,19 @@ struct Settings {
     /// [default: mark]
     #[arg(long, value_name = "HOW")]
     bypass_by: Option<BypassBy>,
+    /// What happens to all that is queued when a queue is overload-depth long: none, accept or drop, unseen and counted
+    /// as shed [default: none]
+    #[arg(long, value_name = "WHAT")]
+    on_overload: Option<OnOverload>,
+    /// Packets waiting in a queue that are an overload [default: three quarters of queue-maxlen]
+    #[arg(long, value_name = "PACKETS")]
+    overload_depth: Option<u32>,
+    /// Copy only so much of each packet, BYTES or meta, while a queue is over half of overload-depth [default: as ever]
+    #[arg(long, value_name = "RANGE")]
+    copy_under_load: Option<Text<CopyRangeText>>,
+    /// Threads behind each worker that inspect packets, each flow with one of them; 0: the worker does it [default: 0]
+    #[arg(long, value_name = "THREADS")]
+    inspect_threads: Option<usize>,
     /// Busy time for each packet, 0 to 1000000000 ns, to stand for an inspector's work [default: 0]
     #[arg(long, value_name = "NS")]
     work_ns: Option<u32>,
@@ -132,6 +146,8 @@ pub(crate) struct RunOptions {
     pub(crate) eve_stats_every: Option<Duration>,
     pub(crate) mode: Mode,
     pub(crate) bypass: Option<Bypass>,
+    /// Inspecting threads behind each worker.
+    pub(crate) inspect_threads: usize,
     pub(crate) work_ns: u32,
     pub(crate) stats_every: Option<Duration>,
     pub(crate) summary: SummaryFormat,
@@ -164,6 +180,14 @@ impl RunOptions {
             })?;
         }
         engine.queue.flags = flags;
+        engine.overload = under_load::overload(
+            settings.on_overload,
+            settings.overload_depth,
+            settings.copy_under_load.map(|text| text.0.0),
+            engine.queue.maxlen,
+        )?;
+        let inspect_threads = settings.inspect_threads.unwrap_or(0);
+        engine.deferral = under_load::deferral(inspect_threads, engine.batch)?;
         engine.check().map_err(usage)?;
         if settings.eve_stats.is_some() && settings.eve.is_none() {
             return Err(usage("eve-stats needs a log to write to: add --eve FILE"));
@@ -182,6 +206,7 @@ impl RunOptions {
             policy: settings.policy.map_or(PolicyChoice::Plain(Policy::Accept), |text| text.0),
             eve: settings.eve.map(|text| text.0),
             eve_stats_every: settings.eve_stats.map(|s| seconds("eve-stats", s)).transpose()?,
+            inspect_threads,
             work_ns: work_ns(settings.work_ns.unwrap_or(0))?,
             stats_every: settings.stats.map(|s| seconds("stats", s)).transpose()?,
             summary: settings.summary.unwrap_or(SummaryFormat::Text),
@@ -228,6 +253,10 @@ impl Settings {
             bypass_after: self.bypass_after.or(other.bypass_after),
             bypass_mark: self.bypass_mark.or(other.bypass_mark),
             bypass_by: self.bypass_by.or(other.bypass_by),
+            on_overload: self.on_overload.or(other.on_overload),
+            overload_depth: self.overload_depth.or(other.overload_depth),
+            copy_under_load: self.copy_under_load.or(other.copy_under_load),
+            inspect_threads: self.inspect_threads.or(other.inspect_threads),
             work_ns: self.work_ns.or(other.work_ns),
             stats: self.stats.or(other.stats),
             summary: self.summary.or(other.summary),

@@ -61,10 +61,15 @@ struct CountSummary {
     marked: u64,
     rewritten: u64,
     rewrites_refused: u64,
+    deferred: u64,
+    unanswered: u64,
+    overdue: u64,
+    late_answers: u64,
     recv_calls: u64,
     send_calls: u64,
     id_gaps: u64,
     uninspected: u64,
+    shed: u64,
     flushed: u64,
     undecodable: u64,
     malformed: u64,
@@ -117,10 +122,15 @@ impl CountSummary {
             marked: counts.marked,
             rewritten: counts.rewritten,
             rewrites_refused: counts.rewrites_refused,
+            deferred: counts.deferred,
+            unanswered: counts.unanswered,
+            overdue: counts.overdue,
+            late_answers: counts.late_answers,
             recv_calls: counts.recv_calls,
             send_calls: counts.send_calls,
             id_gaps: counts.id_gaps,
             uninspected: counts.uninspected,
+            shed: counts.shed,
             flushed: counts.flushed,
             undecodable: counts.undecodable,
             malformed: counts.malformed,
@@ -211,9 +221,10 @@ pub(super) fn text(stats: &EngineStats, extras: &Extras) -> String {
     }
     let _ = writeln!(
         out,
-        "{} packets answered, {} let through unseen, {} flushed, lost: {at_least}{lost}",
+        "{} packets answered, {} let through unseen, {} shed, {} flushed, lost: {at_least}{lost}",
         totals.answered(),
         totals.uninspected,
+        totals.shed,
         totals.flushed,
     );
     out
@@ -334,7 +345,7 @@ mod tests {
     fn the_text_adds_up_what_was_lost() {
         assert!(
             text(&stats(true), &Extras::default())
-                .contains("10 packets answered, 0 let through unseen, 0 flushed, lost: 6")
+                .contains("10 packets answered, 0 let through unseen, 0 shed, 0 flushed, lost: 6")
         );
     }
 

@@ -1,5 +1,7 @@
 //! Goal: every option means the same from both sources, and what is wrong is refused with a message that helps.
 
+use fanq::{OverloadConfig, Shed};
+
 use super::*;
 
 fn from_file(text: &str) -> anyhow::Result<RunOptions> {
@@ -30,6 +32,9 @@ fn a_file_may_set_everything() {
         bypass-after = 10
         bypass-mark = 16
         bypass-by = "ct"
+        on-overload = "accept"
+        overload-depth = 700
+        copy-under-load = "meta"
         stats = 1
         summary = "json"
         drain-limit = 2.5
@@ -57,6 +62,10 @@ fn a_file_may_set_everything() {
     assert_eq!(options.policy, PolicyChoice::Plain(Policy::DropShare(0.1)));
     assert_eq!(options.eve, Some(EveTarget::Socket("/run/eve.sock".into())));
     assert_eq!(options.eve_stats_every, Some(Duration::from_secs(8)));
+    assert_eq!(
+        engine.overload,
+        Some(OverloadConfig { depth: 700, shed: Shed::Accept, copy_range: Some(CopyRange::Meta) })
+    );
     assert_eq!(Ok(options.mode), "route:7,bypass".parse());
     let mark = "0x10".parse().unwrap();
     assert_eq!(options.bypass, Some(Bypass { after: 10, mark, by: BypassBy::Ct }));
@@ -162,4 +171,19 @@ fn each_flag_has_one_notation_on_the_line_and_in_the_file() {
             }
         }
     }
+}
+
+#[test]
+fn threads_ask_for_deferral_and_a_depth_has_a_default() {
+    let options = from_file("queues = 1\ninspect-threads = 2").unwrap();
+    assert_eq!(options.inspect_threads, 2);
+    let deferral = options.engine.deferral.unwrap();
+    assert!(deferral.outstanding_max >= 4 * options.engine.batch);
+    let options = from_file("queues = 1\nqueue-maxlen = 1000\non-overload = 'drop'").unwrap();
+    assert_eq!(options.engine.overload.unwrap().depth, 750);
+    let plain = from_file("queues = 1").unwrap();
+    assert_eq!(
+        (plain.inspect_threads, plain.engine.deferral, plain.engine.overload),
+        (0, None, None)
+    );
 }
