@@ -117,6 +117,7 @@ part_doc() {
 part_unit() {
     cargo test --locked --workspace --lib --bins
     cargo test --locked --workspace --doc
+    cargo test --locked --package fanq --features _loom --lib every_interleaving
 }
 
 part_netns() {

@@ -4,6 +4,7 @@
 //! here and nowhere else.
 
 use crate::config::{EngineConfig, Wait};
+use crate::deferral::DeferralConfig;
 use crate::engine::Engine;
 use crate::inspect::{Inspector, WorkerInfo};
 use crate::nfq::{CopyRange, QueueFlag};
@@ -45,6 +46,13 @@ impl EngineBuilder {
     #[must_use]
     pub fn batch(mut self, packets: usize) -> Self {
         self.config.batch = packets;
+        self
+    }
+
+    /// Lets inspectors defer packets ([`Packet::defer`](crate::Packet::defer)). By default not.
+    #[must_use]
+    pub fn deferral(mut self, deferral: DeferralConfig) -> Self {
+        self.config.deferral = Some(deferral);
         self
     }
 

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::deferral::{DeferralConfig, WhenFull};
 use crate::nfq::CopyRange;
 use crate::placement::Placement;
 use crate::queue_range::QueueRange;
@@ -36,6 +37,8 @@ pub struct EngineConfig {
     pub wait: Wait,
     /// See [`EngineBuilder::nice`](crate::EngineBuilder::nice).
     pub nice: i8,
+    /// See [`EngineBuilder::deferral`](crate::EngineBuilder::deferral).
+    pub deferral: Option<DeferralConfig>,
     /// How each queue is set up.
     pub queue: QueueConfig,
 }
@@ -65,6 +68,7 @@ impl EngineConfig {
             batch: 64,
             wait: Wait::default(),
             nice: -5,
+            deferral: None,
             queue: QueueConfig {
                 copy_range: CopyRange::default(),
                 maxlen: 16_384,
@@ -92,6 +96,13 @@ impl EngineConfig {
         if let CopyRange::Bytes(bytes) = self.queue.copy_range {
             range("copy-range", bytes.into(), 1, CopyRange::BYTES_MAX.into())?;
         }
+        if let Some(deferral) = &self.deferral {
+            let least = if deferral.when_full == WhenFull::Wait { wide(self.batch) } else { 1 };
+            let most = wide(deferral.outstanding_max);
+            range("deferral outstanding", most, least, QUEUE_MAXLEN_MAX)?;
+            let millis = i64::try_from(deferral.deadline.as_millis()).unwrap_or(i64::MAX);
+            range("deferral deadline ms", millis, 1, DEADLINE_MS_MAX)?;
+        }
         if let Wait::Spin(time) = self.wait {
             let micros = i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
             range("wait spin", micros, 1, SPIN_US_MAX)?;
@@ -117,6 +128,9 @@ pub struct ConfigError {
 /// Kernels that look packets up in a hash table hold 65,536 in a queue whatever its length says; beyond that they
 /// lose ids as if the socket had overflowed (`NFQNL_HASH_MAX` in net/netfilter/nfnetlink_queue.c).
 const QUEUE_MAXLEN_MAX: i64 = 65_535;
+
+/// The kernel itself keeps a queued packet for ever; an hour is longer than any connection waits.
+const DEADLINE_MS_MAX: i64 = 3_600_000;
 
 /// A second of spinning is no waiting strategy any more.
 const SPIN_US_MAX: i64 = 1_000_000;

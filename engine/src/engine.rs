@@ -21,6 +21,7 @@ use mio::{Events, Poll, Token};
 
 use crate::config::EngineConfig;
 use crate::cpus::CpuList;
+use crate::deferral::{Answers, Gate};
 use crate::inspect::{Inspector, WorkerInfo};
 use crate::kernel_table::{KernelRow, KernelTable};
 use crate::nfq::{ConfigFlags, PacketId, QueueFlag};
@@ -62,6 +63,15 @@ pub struct Stopped {
     pub stats: EngineStats,
     /// Workers that failed.
     pub failures: Vec<WorkerError>,
+    answers: Vec<Arc<Answers>>,
+}
+
+impl Stopped {
+    /// Answers for deferred packets that came after the engine had stopped, so far: the packets have their fallback.
+    /// More may come while any [`Deferred`](crate::Deferred) exists.
+    pub fn late_answers(&self) -> u64 {
+        self.answers.iter().map(|answers| answers.late()).sum()
+    }
 }
 
 /// Ends an [`Engine::wait`] from another thread.
@@ -83,6 +93,8 @@ struct WorkerHandle {
     assignment: Assignment,
     shared: Arc<WorkerShared>,
     waker: QueueWaker,
+    /// Where answers for deferred packets come in.
+    answers: Option<Arc<Answers>>,
     thread: JoinHandle<Option<WorkerEnd>>,
 }
 
@@ -138,7 +150,7 @@ impl Engine {
         );
         warnings.extend((!prioritised).then_some(StartWarning::NoPriority { nice: config.nice }));
         let workers =
-            seats.into_iter().zip(queues).map(|(seat, queue)| seat.serve(queue)).collect();
+            seats.into_iter().zip(queues).map(|(seat, queue)| seat.serve(queue, config)).collect();
         Ok(Self { workers, table: table.ok(), warnings, granted, poll, waker })
     }
 
@@ -200,9 +212,13 @@ impl Engine {
             // A send that fails leaves a worker that some later packet wakes; nothing better can be done.
             let _ = worker.waker.wake();
         }
-        let mut stopped =
-            Stopped { stats: EngineStats { queues: Vec::new() }, failures: Vec::new() };
-        for worker in self.workers.drain(..) {
+        let mut stopped = Stopped {
+            stats: EngineStats { queues: Vec::new() },
+            failures: Vec::new(),
+            answers: Vec::new(),
+        };
+        for mut worker in self.workers.drain(..) {
+            stopped.answers.extend(worker.answers.take());
             let (stats, result) = worker.join(self.table.as_ref());
             stopped.stats.queues.push(stats);
             stopped.failures.extend(result.err());
@@ -246,9 +262,10 @@ impl WorkerHandle {
 /// Takes all queues, and says which flags they have. What the first queue was refused the others are not asked for.
 fn open_queues(config: &EngineConfig) -> Result<(Vec<Queue>, ConfigFlags), StartError> {
     let mut queue_config = config.queue;
+    let lent_max = config.deferral.map_or(0, |deferral| deferral.outstanding_max);
     let mut queues = Vec::with_capacity(usize::from(config.queues.count()));
     for number in config.queues.iter() {
-        let queue = Queue::open(number, &queue_config, config.batch)?;
+        let queue = Queue::open(number, &queue_config, config.batch, lent_max)?;
         for flag in queue_config.flags.asked().without(queue.granted()).iter() {
             queue_config.flags.set(flag, FlagWish::Off);
         }
@@ -268,7 +285,7 @@ struct Seat {
     assignment: Assignment,
     shared: Arc<WorkerShared>,
     placed: mpsc::Receiver<Placed>,
-    queue: mpsc::SyncSender<Queue>,
+    queue: mpsc::SyncSender<(Queue, Option<Gate>)>,
     thread: JoinHandle<Option<WorkerEnd>>,
 }
 
@@ -286,7 +303,7 @@ impl Seat {
         F: Fn(WorkerInfo) -> I + Send + Sync + 'static,
     {
         let (placed_sender, placed) = mpsc::channel();
-        let (queue, queue_receiver) = mpsc::sync_channel::<Queue>(1);
+        let (queue, queue_receiver) = mpsc::sync_channel::<(Queue, Option<Gate>)>(1);
         let info = WorkerInfo { queue: assignment.queue, index, cpu: assignment.cpu };
         let (wait, nice) = (config.wait, config.nice);
         let shared = Arc::new(WorkerShared::new(false));
@@ -300,8 +317,8 @@ impl Seat {
             };
             let inspector = placed.pinned.then(|| make(info));
             placed_sender.send(placed).ok()?;
-            let (inspector, queue) = (inspector?, queue_receiver.recv().ok()?);
-            let mut worker = Worker::new(info.queue, queue, inspector, wait, thread_shared);
+            let (inspector, (queue, gate)) = (inspector?, queue_receiver.recv().ok()?);
+            let mut worker = Worker::new(info.queue, queue, inspector, wait, thread_shared, gate);
             let result = worker.run();
             let (queue, next_id) = worker.into_parts();
             Some(WorkerEnd { queue, next_id, result })
@@ -324,15 +341,21 @@ impl Seat {
         }
     }
 
-    fn serve(self, queue: Queue) -> WorkerHandle {
+    fn serve(self, queue: Queue, config: &EngineConfig) -> WorkerHandle {
         let waker = queue.waker();
         self.shared.set_fail_open(queue.granted().contains(QueueFlag::FailOpen));
+        let gate = config.deferral.map(|deferral| {
+            let answers = Answers::new(waker.clone(), deferral.outstanding_max);
+            Gate::new(Arc::new(answers), deferral, config.batch)
+        });
+        let answers = gate.as_ref().map(|gate| Arc::clone(&gate.answers));
         // The thread waits for exactly this; if it has died, the engine's first `wait` says so.
-        let _ = self.queue.send(queue);
+        let _ = self.queue.send((queue, gate));
         WorkerHandle {
             assignment: self.assignment,
             shared: self.shared,
             waker,
+            answers,
             thread: self.thread,
         }
     }

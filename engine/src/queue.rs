@@ -13,6 +13,7 @@ use mio::{Events, Interest, Poll, Token};
 use netlink_sys::Socket;
 
 use crate::config::QueueConfig;
+use crate::deferral::Wake;
 use crate::kernel_table::{KernelTable, PortOwner};
 use crate::nfq::{self, ConfigFlags, Message, QueueFlag, QueueRequest, Request, wake_request};
 use crate::sys::{self, ReceiveBuffer, ReceiveError, ReceiveRing};
@@ -22,8 +23,14 @@ pub(crate) trait Port {
     /// Receives up to a batch and returns how many datagrams; with `block`, waits for the first.
     fn receive(&mut self, block: bool) -> Result<usize, ReceiveError>;
 
-    /// One datagram of the last receive.
-    fn datagram(&self, index: usize) -> &[u8];
+    /// Waits until there is something to receive, `limit` at most.
+    fn wait(&self, limit: Duration) -> io::Result<()>;
+
+    /// Where the datagrams of the last receive are.
+    fn ring(&self) -> &ReceiveRing;
+
+    /// The same, to give back what was lent.
+    fn ring_mut(&mut self) -> &mut ReceiveRing;
 
     /// Sends messages, which the kernel carries out before this returns.
     fn send(&mut self, messages: &[u8]) -> io::Result<()>;
@@ -47,11 +54,13 @@ pub(crate) struct Queue {
 
 impl Queue {
     /// Takes queue `number` of the calling thread's network namespace and configures it in one message, with those
-    /// of the flags asked for that the kernel grants.
+    /// of the flags asked for that the kernel grants. Of the
+    /// packets that it receives up to `lent_max` may be lent at a time.
     pub(crate) fn open(
         number: u16,
         config: &QueueConfig,
         batch: usize,
+        lent_max: usize,
     ) -> Result<Self, QueueError> {
         let failed = |call| move |source| QueueError::Socket { call, source };
         let (mut socket, _port) = sys::open_netfilter().map_err(|source| {
@@ -68,7 +77,7 @@ impl Queue {
         let context = granted.contains(QueueFlag::SecurityContext);
         let metadata_bytes = METADATA_BYTES + if context { SECURITY_CONTEXT_BYTES } else { 0 };
         let datagram_bytes = usize::from(config.copy_range.bytes()) + metadata_bytes;
-        let ring = ReceiveRing::new(batch, datagram_bytes);
+        let ring = ReceiveRing::new(batch, datagram_bytes, lent_max);
         Ok(Self { socket: Arc::new(socket), ring, early, receive_buffer, granted })
     }
 
@@ -94,9 +103,17 @@ impl Port for Queue {
         self.ring.receive(self.socket.as_fd(), block)
     }
 
+    fn wait(&self, limit: Duration) -> io::Result<()> {
+        sys::wait_readable(self.socket.as_fd(), limit)
+    }
+
     #[inline]
-    fn datagram(&self, index: usize) -> &[u8] {
-        self.ring.datagram(index)
+    fn ring(&self) -> &ReceiveRing {
+        &self.ring
+    }
+
+    fn ring_mut(&mut self) -> &mut ReceiveRing {
+        &mut self.ring
     }
 
     #[inline]
@@ -116,10 +133,25 @@ pub(crate) struct QueueWaker {
 }
 
 impl QueueWaker {
+    /// Wakes nobody: for a worker that never sleeps.
+    #[cfg(test)]
+    pub(crate) fn of_nobody() -> Self {
+        let socket =
+            Socket::new(netlink_sys::protocols::NETLINK_NETFILTER).expect("any may open it");
+        Self { socket: Arc::new(socket) }
+    }
+
     /// Makes the blocked receive return. If the buffer is so full that the answer does not fit, then the worker
     /// does not block either.
     pub(crate) fn wake(&self) -> io::Result<()> {
         self.socket.send(&wake_request(), 0).map(|_| ())
+    }
+}
+
+impl Wake for QueueWaker {
+    fn wake(&self) {
+        // A send that fails leaves a worker that the next packet wakes; nothing better can be done.
+        let _ = Self::wake(self);
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::cpus::CpuId;
 use crate::kernel_table::KernelRow;
-use crate::nfq::Hook;
+use crate::nfq::{Hook, Verdict, VerdictCode};
 
 /// A number that one thread counts and any thread reads.
 #[derive(Debug, Default)]
@@ -89,8 +89,24 @@ counters! {
     dropped,
     /// Packets given `repeat`.
     repeated,
+    /// Packets given `stop`.
+    stopped,
+    /// Packets handed to another queue.
+    requeued,
     /// Packets whose verdict set a mark.
     marked,
+    /// Packets whose bytes were rewritten.
+    rewritten,
+    /// Packets whose rewriting was refused: answered by the inspector's `rewrite_refused`.
+    rewrites_refused,
+    /// Packets deferred: answered later, from another thread.
+    deferred,
+    /// Deferred packets whose handle was dropped: they got their fallback.
+    unanswered,
+    /// Deferred packets whose answer had not come in time: they got their fallback.
+    overdue,
+    /// Answers that came after that.
+    late_answers,
     /// Receive calls that brought packets.
     recv_calls,
     /// Send calls with verdicts.
@@ -126,6 +142,22 @@ impl WorkerCounters {
         }
     }
 
+    /// Counts one packet by what became of it.
+    #[expect(clippy::inline_always, reason = "per packet; its cold callers are rare")]
+    #[inline(always)]
+    pub(crate) fn count_verdict(&self, verdict: Verdict) {
+        match verdict.code() {
+            VerdictCode::Accept => self.accepted.add(1),
+            VerdictCode::Drop => self.dropped.add(1),
+            VerdictCode::Repeat => self.repeated.add(1),
+            VerdictCode::Stop => self.stopped.add(1),
+            VerdictCode::Queue { .. } => self.requeued.add(1),
+        }
+        if verdict.mark().is_some() {
+            self.marked.add(1);
+        }
+    }
+
     /// Counts a refused verdict.
     pub(crate) fn count_verdict_error(&self, errno: i32) {
         self.verdict_errors.add(1);
@@ -158,6 +190,11 @@ impl ErrorCounters {
 const ERRNO_COUNT: usize = 134;
 
 impl Counts {
+    /// Packets that got a verdict of the inspector's, whatever it was.
+    pub fn answered(&self) -> u64 {
+        self.accepted + self.dropped + self.repeated + self.stopped + self.requeued
+    }
+
     fn add_errors(&mut self, errors: &[(i32, u64)]) {
         for (errno, count) in errors {
             match self.verdict_errors_by_errno.iter_mut().find(|(known, _)| known == errno) {

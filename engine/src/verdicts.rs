@@ -3,7 +3,8 @@
 //! A batch verdict covers *every* queued id up to its own. From that follow the rules, and this module alone
 //! keeps them:
 //!
-//! 1. While an older packet is held back ([`Coalescer::hold`]), everything goes out one by one.
+//! 1. While an older packet is held back ([`Coalescer::hold`]), everything goes out one by one. The oldest that is
+//!    held has no such neighbour: when it is answered, it may open a run, and the next oldest may join that.
 //! 2. A run of equal verdicts becomes one batch message up to its last id.
 //! 3. A drop delivers nothing, so it may overtake what does. One or two drops inside a run of accepts, or
 //!    accepts inside a run of drops, are sent on their own *ahead* of the run, which then covers the rest:
@@ -17,44 +18,10 @@
 //! the order pushed, and no id above the last one pushed is touched. It deliberately does not send, wait or
 //! know a clock: whoever owns it calls [`Coalescer::finish`] at the end of every turn.
 
-use crate::nfq::{PacketId, VERDICT_BYTES_MAX, VerdictCode, VerdictMessage};
+mod held;
 
-/// What becomes of a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
-    code: VerdictCode,
-    mark: Option<u32>,
-}
-
-impl Verdict {
-    /// Let the packet go on.
-    pub const ACCEPT: Self = Self { code: VerdictCode::Accept, mark: None };
-    /// Throw the packet away.
-    pub const DROP: Self = Self { code: VerdictCode::Drop, mark: None };
-    /// Send the packet through its hook again. Set a mark that the rules look at, or it comes back for ever.
-    pub const REPEAT: Self = Self { code: VerdictCode::Repeat, mark: None };
-
-    /// The same, and the packet's mark is set.
-    #[must_use]
-    pub const fn with_mark(self, mark: u32) -> Self {
-        Self { mark: Some(mark), ..self }
-    }
-
-    /// Accept, drop or repeat.
-    pub const fn code(self) -> VerdictCode {
-        self.code
-    }
-
-    /// The mark that it sets, if any.
-    pub const fn mark(self) -> Option<u32> {
-        self.mark
-    }
-
-    /// Whether no packet comes out of it, so that its order against others cannot be seen.
-    const fn delivers_nothing(self) -> bool {
-        matches!(self.code, VerdictCode::Drop)
-    }
-}
+use crate::nfq::{ConntrackEdit, PacketId, Verdict, VerdictMessage};
+use held::{HeldPackets, Released};
 
 /// Consecutive packets with one verdict that are not written yet.
 #[derive(Debug, Clone, Copy)]
@@ -77,21 +44,27 @@ pub struct Coalescer {
     ahead: [PacketId; INTERRUPTION_MAX],
     ahead_count: usize,
     ahead_verdict: Verdict,
-    held: u32,
+    held: HeldPackets,
 }
 
 impl Coalescer {
     /// A coalescer for one queue. Allocates its buffer here and nothing after.
     pub fn new(queue: u16) -> Self {
+        Self::with_held_max(queue, 0)
+    }
+
+    /// The same, with room for so many packets held at a time.
+    pub fn with_held_max(queue: u16, held_max: usize) -> Self {
         Self {
             queue,
-            buffer: vec![0; SEND_BYTES_MAX].into_boxed_slice(),
+            // calloc'ed: the room for edits is backed by memory only once one is written.
+            buffer: vec![0; SEND_BYTES_MAX + VerdictMessage::EDITED_BYTES_MAX].into_boxed_slice(),
             length: 0,
             run: None,
             ahead: [PacketId(0); INTERRUPTION_MAX],
             ahead_count: 0,
             ahead_verdict: Verdict::DROP,
-            held: 0,
+            held: HeldPackets::with_capacity(held_max),
         }
     }
 
@@ -101,10 +74,16 @@ impl Coalescer {
     /// If the buffer [`is_full`](Self::is_full): send [`take`](Self::take) first.
     #[inline]
     pub fn push(&mut self, id: PacketId, verdict: Verdict) {
-        if self.held > 0 {
-            self.write(id, verdict, false);
-            return;
+        if self.held.len() > 0 {
+            self.push_alone(id, verdict);
+        } else {
+            self.push_in_line(id, verdict);
         }
+    }
+
+    /// A verdict below which nobody is held.
+    #[inline]
+    fn push_in_line(&mut self, id: PacketId, verdict: Verdict) {
         match &mut self.run {
             Some(run) if run.verdict == verdict => {
                 run.last = id;
@@ -119,6 +98,12 @@ impl Coalescer {
                 self.run = Some(Run { verdict, last: id, many: false });
             }
         }
+    }
+
+    /// A verdict that must cover nothing but its packet.
+    fn push_alone(&mut self, id: PacketId, verdict: Verdict) {
+        self.close();
+        self.write(id, verdict, false);
     }
 
     /// Puts one packet ahead of the open run; too many of them in a row become the next run.
@@ -139,27 +124,97 @@ impl Coalescer {
         self.run = Some(Run { verdict, last: id, many: true });
     }
 
-    /// Notes that the next packet gets its verdict later, by [`answer_held`](Self::answer_held). Until then
-    /// nothing is joined.
-    pub fn hold(&mut self) {
-        self.close();
-        self.held += 1;
-    }
-
-    /// The verdict of a packet that was held.
+    /// Takes the verdict of the next packet together with what is changed about it. Such a verdict is never
+    /// joined: a batch message cannot carry a change.
     ///
     /// # Panics
-    /// If none is held, or the buffer is full.
-    pub fn answer_held(&mut self, id: PacketId, verdict: Verdict) {
-        assert!(self.held > 0, "only a held packet can be answered late");
-        self.write(id, verdict, false);
-        self.held -= 1;
+    /// As [`push`](Self::push), and if the payload is longer than a verdict can carry.
+    pub fn push_edited(
+        &mut self,
+        id: PacketId,
+        verdict: Verdict,
+        conntrack: &ConntrackEdit,
+        payload: Option<&[u8]>,
+    ) {
+        self.close();
+        let message = VerdictMessage { queue: self.queue, id, verdict, batch: false };
+        let room = &mut self.buffer[self.length..];
+        self.length += message.encode_edited(conntrack, payload, room);
+    }
+
+    /// Notes that the next packet gets its verdict later, by [`answer_held`](Self::answer_held), or else, when
+    /// [`answer_overdue`](Self::answer_overdue) finds `deadline` passed, `fallback`. Deadlines never
+    /// go back, and are numbers of the owner's clock.
+    pub fn hold(&mut self, id: PacketId, fallback: Verdict, deadline: u64) {
+        self.close();
+        self.held.hold(id, fallback, deadline);
+    }
+
+    /// How many packets are held.
+    #[inline]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// When the oldest held packet's time is over.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.held.next_deadline()
+    }
+
+    /// The verdict of a packet that was held; without one, its fallback. Held packets may be answered in any
+    /// order, but each answer in the kernel's order saves messages. Returns the verdict that the packet got, or
+    /// `None` if it is not held.
+    ///
+    /// # Panics
+    /// If the buffer [`is_full`](Self::is_full).
+    pub fn answer_held(&mut self, id: PacketId, verdict: Option<Verdict>) -> Option<Verdict> {
+        let released = self.held.release(id)?;
+        Some(self.answer_released(released, verdict))
+    }
+
+    /// The same, with what is changed about the packet. False if the packet is not held.
+    ///
+    /// # Panics
+    /// As [`push_edited`](Self::push_edited).
+    pub fn answer_held_edited(
+        &mut self,
+        id: PacketId,
+        verdict: Verdict,
+        conntrack: &ConntrackEdit,
+        payload: Option<&[u8]>,
+    ) -> bool {
+        let held = self.held.release(id).is_some();
+        if held {
+            self.push_edited(id, verdict, conntrack, payload);
+        }
+        held
+    }
+
+    /// If the oldest held packet's deadline has passed by `now`, gives it its fallback and returns that. To be
+    /// called until it returns `None`.
+    ///
+    /// # Panics
+    /// If the buffer [`is_full`](Self::is_full).
+    pub fn answer_overdue(&mut self, now: u64) -> Option<Verdict> {
+        let released = self.held.release_overdue(now)?;
+        Some(self.answer_released(released, None))
+    }
+
+    fn answer_released(&mut self, released: Released, verdict: Option<Verdict>) -> Verdict {
+        let Released { id, fallback, oldest } = released;
+        let verdict = verdict.unwrap_or(fallback);
+        if oldest {
+            self.push_in_line(id, verdict);
+        } else {
+            self.push_alone(id, verdict);
+        }
+        verdict
     }
 
     /// Whether the next push might not fit. Then [`take`](Self::take) and send before pushing more.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.length + WRITTEN_PER_PUSH_MAX * VERDICT_BYTES_MAX > SEND_BYTES_MAX
+        self.length + WRITTEN_PER_PUSH_MAX * VerdictMessage::BYTES_MAX > SEND_BYTES_MAX
     }
 
     /// What is written so far, to be sent now. The open run stays open.
@@ -180,7 +235,7 @@ impl Coalescer {
     pub fn everything_up_to(&mut self, last: PacketId, verdict: Verdict) -> &[u8] {
         self.close();
         self.write(last, verdict, true);
-        self.held = 0;
+        self.held.clear();
         self.take()
     }
 
@@ -213,8 +268,7 @@ impl Coalescer {
 
     #[inline]
     fn write(&mut self, id: PacketId, verdict: Verdict, batch: bool) {
-        let Verdict { code, mark } = verdict;
-        let message = VerdictMessage { queue: self.queue, id, code, mark, batch };
+        let message = VerdictMessage { queue: self.queue, id, verdict, batch };
         self.length += message.encode(&mut self.buffer[self.length..]);
     }
 }
@@ -227,7 +281,7 @@ const INTERRUPTION_MAX: usize = 2;
 const WRITTEN_PER_PUSH_MAX: usize = 2 * INTERRUPTION_MAX + 2;
 
 /// A send of more than a page less the kernel's own overhead takes its large-buffer path, which costs a fifth
-/// more per verdict (docs/NFQUEUE.md, "Verdicts").
+/// more per verdict (docs/NFQUEUE.md, "Verdicts"). Only a rewritten packet goes beyond.
 const SEND_BYTES_MAX: usize = 3_584;
 
 #[cfg(test)]

@@ -12,11 +12,14 @@
 //!   send                              one system call, below one page
 //! ```
 //!
+//! A packet that the inspector deferred is answered in a later turn ([`late`]).
+//!
 //! Invariants: what is received in a turn is answered in that turn, so batching never waits for a timer. After
 //! the first turn nothing is allocated, locked or logged, and no cache line is written that another thread
 //! writes. Refused verdicts are counted; only the loss of CAP_NET_ADMIN ends a worker, since nothing could be
 //! answered any more.
 
+mod late;
 mod shared;
 
 use std::io;
@@ -26,12 +29,16 @@ use std::time::Duration;
 use crossbeam_utils::Backoff;
 
 use crate::config::Wait;
-use crate::inspect::{Inspector, Packet};
-use crate::nfq::{self, KernelReply, Message, PacketId, QueueRequest, Request, VerdictCode};
+use crate::deferral::{Answer, Gate};
+use crate::edits::Edits;
+use crate::inspect::{Inspector, Packet, Place};
+use crate::nfq::{
+    self, KernelReply, Message, PacketId, QueueRequest, Request, Verdict, VerdictCode,
+};
 use crate::queue::Port;
 use crate::stats::WorkerCounters;
 use crate::sys::{ReceiveError, Timestamp};
-use crate::verdicts::{Coalescer, Verdict};
+use crate::verdicts::Coalescer;
 
 pub use shared::WorkerError;
 pub(crate) use shared::WorkerShared;
@@ -41,15 +48,21 @@ pub(crate) struct Worker<P, I> {
     port: P,
     wait: Wait,
     desk: Desk<I>,
+    /// Answers of other threads, while they are read.
+    letters: Vec<Answer>,
 }
 
 /// What happens to one message: all of the worker but its port, so that a message can be borrowed from there.
 struct Desk<I> {
     queue: u16,
     inspector: I,
+    /// What the inspector changes about the packet at hand.
+    edits: Edits,
     coalescer: Coalescer,
     shared: Arc<WorkerShared>,
     expected_id: PacketId,
+    /// When the batch at hand was received.
+    batch_time: Timestamp,
     capability_lost: bool,
 }
 
@@ -60,23 +73,28 @@ impl<P: Port, I: Inspector> Worker<P, I> {
         inspector: I,
         wait: Wait,
         shared: Arc<WorkerShared>,
+        gate: Option<Gate>,
     ) -> Self {
+        let outstanding_max = gate.as_ref().map_or(0, |gate| gate.config.outstanding_max);
         let desk = Desk {
             queue,
             inspector,
-            coalescer: Coalescer::new(queue),
+            edits: Edits::with_gate(gate),
+            coalescer: Coalescer::with_held_max(queue, outstanding_max),
             shared,
             expected_id: FIRST_ID,
+            batch_time: Timestamp::now(),
             capability_lost: false,
         };
-        Self { port, wait, desk }
+        Self { port, wait, desk, letters: Vec::with_capacity(outstanding_max) }
     }
 
     /// Serves the queue until it is told to stop, then drains it.
     pub(crate) fn run(&mut self) -> Result<(), WorkerError> {
         while let Some(datagram) = self.port.take_early() {
-            self.desk.take(&datagram);
+            self.desk.take(&datagram, Place::Alone(&datagram));
             self.send_verdicts()?;
+            self.desk.inspector.batch_end(self.desk.batch_time);
         }
         loop {
             if let Some(stop_by) = self.desk.shared.stop_order() {
@@ -91,31 +109,49 @@ impl<P: Port, I: Inspector> Worker<P, I> {
         (self.port, self.desk.expected_id)
     }
 
-    /// Receives and answers one batch. Returns how many datagrams there were.
+    /// Receives and answers one batch, and what other threads have answered. Returns how many datagrams and answers
+    /// there were.
     #[inline]
     fn turn(&mut self, may_wait: bool) -> Result<usize, WorkerError> {
-        let received = self.receive(may_wait)?;
-        if received == 0 {
-            return Ok(0);
+        if self.desk.edits.gate_mut().is_some() {
+            return self.turn_with_answers(may_wait);
         }
-        let now = Timestamp::now();
+        let received = self.receive(may_wait)?;
+        self.serve(received)?;
+        Ok(received)
+    }
+
+    /// Decides and answers what was received.
+    #[inline]
+    fn serve(&mut self, received: usize) -> Result<(), WorkerError> {
+        if received == 0 {
+            return Ok(());
+        }
+        self.desk.batch_time = Timestamp::now();
         let packets_before = self.desk.shared.counters.packets.read();
         for index in 0..received {
-            self.desk.take(self.port.datagram(index));
-            if self.desk.coalescer.is_full() {
-                self.desk.shared.counters.send_calls.add(1);
-                let messages = self.desk.coalescer.take();
-                send(&mut self.port, messages, self.desk.queue, &self.desk.shared.counters)?;
-            }
+            let ring = self.port.ring();
+            self.desk.take(ring.datagram(index), Place::Ring(ring, index));
+            self.send_if_full()?;
         }
         let packets = self.desk.shared.counters.packets.read() - packets_before;
         self.desk.shared.counters.count_batch(packets);
         self.send_verdicts()?;
-        self.desk.inspector.batch_end(now);
+        self.desk.inspector.batch_end(self.desk.batch_time);
         if self.desk.capability_lost {
             return Err(WorkerError::CapabilityLost { queue: self.desk.queue });
         }
-        Ok(received)
+        Ok(())
+    }
+
+    #[inline]
+    fn send_if_full(&mut self) -> Result<(), WorkerError> {
+        if !self.desk.coalescer.is_full() {
+            return Ok(());
+        }
+        self.desk.shared.counters.send_calls.add(1);
+        let messages = self.desk.coalescer.take();
+        send(&mut self.port, messages, self.desk.queue, &self.desk.shared.counters)
     }
 
     #[inline]
@@ -174,7 +210,8 @@ impl<P: Port, I: Inspector> Worker<P, I> {
     /// 1. serve on until nothing waits, for half of the time at most;
     /// 2. shut the gate: with a length of 0 the queue takes no more (what comes is dropped and counted by the
     ///    kernel or, under fail-open, passes), so what is left is finite;
-    /// 3. serve that; what there is no time for gets the inspector's `unseen` verdict, all at once.
+    /// 3. serve that, and wait for the answers of deferred packets; what there is no time for gets its fallback or,
+    ///    if it was never seen, the inspector's `unseen` verdict, all at once.
     fn drain(&mut self, stop_by: Timestamp) -> Result<(), WorkerError> {
         let left = stop_by.since(Timestamp::now());
         let gate_at =
@@ -184,12 +221,18 @@ impl<P: Port, I: Inspector> Worker<P, I> {
         let mut gate = [0; QueueRequest::BYTES_MAX];
         let length = QueueRequest::set_maxlen(self.desk.queue, 0).encode(&mut gate);
         send(&mut self.port, &gate[..length], self.desk.queue, &self.desk.shared.counters)?;
+        let mut empty = false;
         while Timestamp::now() < stop_by {
-            if self.turn(false)? == 0 {
+            empty = self.turn(false)? == 0;
+            if empty && self.desk.coalescer.held() == 0 {
                 return Ok(());
             }
+            if empty {
+                self.await_answers(stop_by);
+            }
         }
-        self.flush()
+        self.give_up_on_answers()?;
+        if empty { Ok(()) } else { self.flush() }
     }
 
     /// Answers everything that is still queued by one batch verdict, and counts the messages that are now stale.
@@ -204,7 +247,7 @@ impl<P: Port, I: Inspector> Worker<P, I> {
                 return Ok(());
             }
             for index in 0..received {
-                self.desk.count_flushed(self.port.datagram(index));
+                self.desk.count_flushed(self.port.ring().datagram(index));
             }
         }
     }
@@ -213,13 +256,13 @@ impl<P: Port, I: Inspector> Worker<P, I> {
 impl<I: Inspector> Desk<I> {
     /// Handles one datagram: as a rule one packet.
     #[inline]
-    fn take(&mut self, datagram: &[u8]) {
+    fn take(&mut self, datagram: &[u8], place: Place<'_>) {
         let mut rest = datagram;
         loop {
             match nfq::decode(rest) {
                 Ok((message, next)) => {
                     match message {
-                        Message::Packet(packet) => self.decide(packet),
+                        Message::Packet(packet) => self.decide(packet, place),
                         Message::Reply(reply) => self.note_reply(reply),
                         Message::Unknown(_) => self.shared.counters.malformed.add(1),
                     }
@@ -237,7 +280,7 @@ impl<I: Inspector> Desk<I> {
     }
 
     #[inline]
-    fn decide(&mut self, message: nfq::PacketMessage<'_>) {
+    fn decide(&mut self, message: nfq::PacketMessage<'_>, place: Place<'_>) {
         let counters = &self.shared.counters;
         counters.packets.add(1);
         counters.bytes.add(u64::from(message.length()));
@@ -245,8 +288,13 @@ impl<I: Inspector> Desk<I> {
         counters.hooks[hook].add(1);
         let id = message.id();
         self.note_id(id);
-        let verdict = self.inspector.inspect(&mut Packet::new(message));
-        self.answer(id, verdict);
+        let mut packet = Packet::with_clear_edits(message, &mut self.edits, Some(place));
+        let verdict = self.inspector.inspect(&mut packet);
+        if self.edits.is_touched() {
+            self.answer_edited(id, verdict);
+        } else {
+            self.answer(id, verdict);
+        }
     }
 
     #[expect(
@@ -255,16 +303,33 @@ impl<I: Inspector> Desk<I> {
     )]
     #[inline(always)]
     fn answer(&mut self, id: PacketId, verdict: Verdict) {
-        let counters = &self.shared.counters;
-        match verdict.code() {
-            VerdictCode::Accept => counters.accepted.add(1),
-            VerdictCode::Drop => counters.dropped.add(1),
-            VerdictCode::Repeat => counters.repeated.add(1),
-        }
-        if verdict.mark().is_some() {
-            counters.marked.add(1);
-        }
+        self.shared.counters.count_verdict(verdict);
         self.coalescer.push(id, verdict);
+    }
+
+    /// Answers a packet about which the inspector changed something, or wanted to.
+    #[cold]
+    fn answer_edited(&mut self, id: PacketId, verdict: Verdict) {
+        if self.edits.is_deferred() {
+            return self.hold(id, verdict);
+        }
+        let counters = &self.shared.counters;
+        let verdict = match self.edits.refused() {
+            Some(error) => {
+                counters.rewrites_refused.add(1);
+                self.inspector.rewrite_refused(error, verdict)
+            }
+            None => verdict,
+        };
+        counters.count_verdict(verdict);
+        let payload = self.edits.payload().filter(|_| self.edits.refused().is_none());
+        if verdict.code() == VerdictCode::Drop {
+            self.coalescer.push(id, verdict);
+        } else {
+            counters.rewritten.add(u64::from(payload.is_some()));
+            self.coalescer.push_edited(id, verdict, self.edits.conntrack(), payload);
+        }
+        self.edits.clear();
     }
 
     /// Ids count up by one. A jump means packets that the socket had no room for: the kernel dropped them or,

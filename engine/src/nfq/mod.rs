@@ -48,4 +48,4 @@ pub use fields::{Hook, KernelTime, PacketId, SkbInfo, VlanTag};
 pub use flags::{ConfigFlags, QueueFlag};
 pub use message::{KernelReply, Message, Request, decode, wake_request};
 pub use packet::PacketMessage;
-pub use verdict::{VERDICT_BYTES_MAX, VerdictCode, VerdictMessage};
+pub use verdict::{Verdict, VerdictCode, VerdictMessage};

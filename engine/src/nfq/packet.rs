@@ -113,6 +113,13 @@ impl<'a> PacketMessage<'a> {
         self.payload
     }
 
+    /// Where the payload lies in the message.
+    pub fn payload_range(&self) -> std::ops::Range<usize> {
+        // Both are parts of one slice; an empty payload may lie anywhere.
+        let start = self.payload.as_ptr().addr().wrapping_sub(self.bytes.as_ptr().addr());
+        if self.payload.is_empty() { 0..0 } else { start..start + self.payload.len() }
+    }
+
     /// How many bytes of it came, at most the queue's copy range.
     #[inline]
     pub fn captured_length(&self) -> u32 {

@@ -256,34 +256,85 @@ proptest! {
     }
 
     #[test]
-    fn verdicts_are_what_the_kernel_reads(queue: u16, id: u32, mark: Option<u32>, batch: bool, code in 0..3_usize) {
-        let code = [VerdictCode::Drop, VerdictCode::Accept, VerdictCode::Repeat][code];
+    fn verdicts_are_what_the_kernel_reads(
+        queue: u16,
+        id: u32,
+        mark: Option<u32>,
+        priority: Option<u32>,
+        batch: bool,
+        (plain, word) in kernel_words(),
+    ) {
         let mut buffer = [0xa5; 64];
-        let length = VerdictMessage { queue, id: PacketId(id), code, mark, batch }.encode(&mut buffer);
-        prop_assert_eq!(length, if mark.is_some() { 40 } else { 32 });
+        let marked = mark.map_or(plain, |mark| plain.with_mark(mark));
+        let verdict = priority.map_or(marked, |priority| marked.with_priority(priority));
+        let length = VerdictMessage { queue, id: PacketId(id), verdict, batch }.encode(&mut buffer);
         prop_assert!(buffer[length..].iter().all(|byte| *byte == 0xa5), "wrote past its end");
         let kind: u16 = if batch { 0x0303 } else { 0x0301 };
-        let mut expected = Vec::new();
-        expected.extend(u32::try_from(length).unwrap().to_ne_bytes());
-        expected.extend(kind.to_ne_bytes());
-        expected.extend(1_u16.to_ne_bytes());
-        expected.extend(id.to_ne_bytes());
-        expected.extend([0; 6]);
-        expected.extend(queue.to_be_bytes());
-        expected.extend([12_u16.to_ne_bytes(), 2_u16.to_ne_bytes()].concat());
-        let kernel_code: u32 = match code {
-            VerdictCode::Drop => 0,
-            VerdictCode::Accept => 1,
-            VerdictCode::Repeat => 4,
-        };
-        expected.extend(kernel_code.to_be_bytes());
-        expected.extend(id.to_be_bytes());
-        if let Some(mark) = mark {
-            expected.extend([8_u16.to_ne_bytes(), 3_u16.to_ne_bytes()].concat());
-            expected.extend(mark.to_be_bytes());
-        }
+        let attributes = [mark.map(|mark| (3, mark)), priority.map(|priority| (21, priority))];
+        let expected = verdict_bytes(kind, queue, id, word, attributes.into_iter().flatten());
         prop_assert_eq!(&buffer[..length], &expected[..]);
     }
+
+    #[test]
+    fn a_rewritten_packet_follows_its_verdict(
+        payload in prop::collection::vec(any::<u8>(), 0..100),
+        mark: Option<u32>,
+    ) {
+        let mut buffer = [0xa5; 256];
+        let verdict = mark.map_or(Verdict::ACCEPT, |mark| Verdict::ACCEPT.with_mark(mark));
+        let message = VerdictMessage { queue: 7, id: PacketId(9), verdict, batch: false };
+        let plain = message.encode(&mut [0; 64]);
+        let length =
+            message.encode_edited(&ConntrackEdit::default(), Some(&payload), &mut buffer);
+        prop_assert_eq!(length, plain + (4 + payload.len()).next_multiple_of(4));
+        prop_assert_eq!(&buffer[0..4], &u32::try_from(length).unwrap().to_ne_bytes());
+        // The attribute's own length leaves its padding out: the kernel takes all of it for the packet.
+        let attribute_length = u16::try_from(4 + payload.len()).unwrap();
+        prop_assert_eq!(&buffer[plain..plain + 2], &attribute_length.to_ne_bytes());
+        prop_assert_eq!(&buffer[plain + 2..plain + 4], &10_u16.to_ne_bytes());
+        prop_assert_eq!(&buffer[plain + 4..plain + 4 + payload.len()], &payload[..]);
+        prop_assert!(buffer[length..].iter().all(|byte| *byte == 0xa5), "wrote past its end");
+    }
+}
+
+/// Verdicts with the word that the kernel knows them by (`NF_*`, include/uapi/linux/netfilter.h).
+fn kernel_words() -> impl Strategy<Value = (Verdict, u32)> {
+    prop_oneof![
+        Just((Verdict::DROP, 0)),
+        Just((Verdict::ACCEPT, 1)),
+        Just((Verdict::REPEAT, 4)),
+        Just((Verdict::STOP, 5)),
+        any::<u16>().prop_map(|queue| (Verdict::queue(queue), u32::from(queue) << 16 | 3)),
+        any::<u16>().prop_map(|queue| {
+            (Verdict::queue(queue).bypassing(), u32::from(queue) << 16 | 0x8003)
+        }),
+    ]
+}
+
+/// The message as uapi/linux/netfilter/nfnetlink_queue.h writes it, put together by hand.
+fn verdict_bytes(
+    kind: u16,
+    queue: u16,
+    id: u32,
+    word: u32,
+    attributes: impl Iterator<Item = (u16, u32)>,
+) -> Vec<u8> {
+    let mut body = Vec::new();
+    body.extend(kind.to_ne_bytes());
+    body.extend(1_u16.to_ne_bytes());
+    body.extend(id.to_ne_bytes());
+    body.extend([0; 6]);
+    body.extend(queue.to_be_bytes());
+    body.extend([12_u16.to_ne_bytes(), 2_u16.to_ne_bytes()].concat());
+    body.extend(word.to_be_bytes());
+    body.extend(id.to_be_bytes());
+    for (attribute, value) in attributes {
+        body.extend([8_u16.to_ne_bytes(), attribute.to_ne_bytes()].concat());
+        body.extend(value.to_be_bytes());
+    }
+    let mut message = u32::try_from(body.len() + 4).unwrap().to_ne_bytes().to_vec();
+    message.extend(body);
+    message
 }
 
 #[test]

@@ -18,6 +18,20 @@ pub fn pin_to(cpu: CpuId) -> bool {
     core_affinity::set_for_current(core_affinity::CoreId { id: usize::from(cpu.0) })
 }
 
+/// Lets the calling thread run on these CPUs and no others. False if the kernel refuses: none of them is online and
+/// inside the cpuset.
+pub(crate) fn allow_cpus(cpus: &CpuList) -> bool {
+    let mut mask = [0_u64; CPU_MASK_WORDS];
+    for cpu in cpus.iter() {
+        mask[usize::from(cpu.0) / 64] |= 1 << (cpu.0 % 64);
+    }
+    // SAFETY: sched_setaffinity reads `size_of_val(&mask)` bytes at the pointer, an array of that size that lives
+    // through the call. The kernel takes masks of any length.
+    let result =
+        unsafe { libc::sched_setaffinity(THIS_THREAD, size_of_val(&mask), mask.as_ptr().cast()) };
+    result == 0
+}
+
 /// The CPU that the calling thread is on at this moment.
 #[must_use]
 pub fn current_cpu() -> Option<CpuId> {
@@ -74,6 +88,9 @@ fn set_scheduling(attributes: &libc::sched_attr) -> bool {
     };
     result == 0
 }
+
+/// Room for every CPU number there is.
+const CPU_MASK_WORDS: usize = (u16::MAX as usize + 1) / 64;
 
 const THIS_THREAD: libc::pid_t = 0;
 const NO_FLAGS: libc::c_uint = 0;

@@ -11,7 +11,7 @@ mod receive;
 mod socket;
 
 pub use clock::{CpuTime, Timestamp, cpu_time};
-pub(crate) use cpu::prefer_short_turns;
+pub(crate) use cpu::{allow_cpus, prefer_short_turns};
 pub use cpu::{allowed_cpus, current_cpu, pin_to};
-pub(crate) use receive::{ReceiveError, ReceiveRing};
+pub(crate) use receive::{LentDatagram, ReceiveError, ReceiveRing, wait_readable};
 pub(crate) use socket::{ReceiveBuffer, open_netfilter, set_receive_buffer};

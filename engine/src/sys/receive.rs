@@ -1,20 +1,28 @@
 //! Many datagrams in one system call: `recvmmsg` into buffers that are allocated once.
 //!
 //! ```text
-//! arena    | slot 0: stride bytes | slot 1 | ...             | slot batch-1 |
-//!            ^                      ^
-//! vectors  | base, stride         | base, stride | ...
-//!            ^                      ^
-//! headers  | vector, length, flags| ...                       what recvmmsg reads and fills
+//! slots    | slot 0            | slot 1 | ...             | slot batch-1 |   each its own memory, `stride` bytes
+//!            ^                   ^
+//! vectors  | base, stride      | base, stride | ...
+//!            ^                   ^
+//! headers  | vector, length... | ...                       what recvmmsg reads and fills
 //! ```
 //!
-//! Invariant: the three arrays never move or grow after [`ReceiveRing::new`], so the pointers between them stay
-//! good; slots are read only up to the length that the kernel wrote. Pages of the arena are touched first by the
-//! worker's own receive, so they lie in its memory node, and only as many as packets fill.
+//! Invariant: vectors and headers never move or grow after [`ReceiveRing::new`], so the pointers between them stay
+//! good; slots are read only up to the length that the kernel wrote. A slot that was lent is replaced by a spare
+//! before the next receive, so the kernel writes only where nobody else looks. Pages of a slot are touched first by
+//! the worker's own receive, so they lie in its memory node, and only as many as packets fill.
 
+mod slot;
+
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use slot::LentDatagram;
+use slot::Slot;
 
 /// Why nothing was received.
 #[derive(Debug)]
@@ -38,33 +46,48 @@ impl ReceiveError {
     }
 }
 
+/// Waits until a receive on `socket` would not block, `limit` at most, or until a signal comes.
+pub(crate) fn wait_readable(socket: BorrowedFd<'_>, limit: Duration) -> io::Result<()> {
+    let mut entry = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // Rounded up: a wait that ends a little early would only be begun anew.
+    let milliseconds = i32::try_from(limit.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+    // SAFETY: poll reads and writes one pollfd, which is what it is given, and it lives through the call.
+    let result = unsafe { libc::poll(&raw mut entry, 1, milliseconds) };
+    match io::Error::last_os_error() {
+        error if result < 0 && error.raw_os_error() != Some(libc::EINTR) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Buffers for one batch of datagrams.
 #[derive(Debug)]
 pub(crate) struct ReceiveRing {
-    arena: NonNull<[u8]>,
-    /// Read by the kernel through `headers`; held so that it lives as long as they point to it.
-    _vectors: Vec<libc::iovec>,
+    slots: Vec<Arc<Slot>>,
+    /// Memory for the slots that are lent. Nobody else has it.
+    spares: Vec<Arc<Slot>>,
+    /// Which slots were lent since the last receive.
+    lent: RefCell<Vec<usize>>,
+    vectors: Vec<libc::iovec>,
     headers: Vec<libc::mmsghdr>,
     stride: usize,
     received: usize,
 }
 
-// SAFETY: the pointers lead to memory that this value alone owns; nothing is tied to a thread.
+// SAFETY: the pointers in `vectors` and `headers` lead to memory that this value owns, wherever it moves; nothing is
+// tied to a thread.
 unsafe impl Send for ReceiveRing {}
 
 impl ReceiveRing {
-    /// Room for `batch` datagrams of up to `datagram_bytes` each. A longer one is cut and says so.
-    pub(crate) fn new(batch: usize, datagram_bytes: usize) -> Self {
+    /// Room for `batch` datagrams of up to `datagram_bytes` each, and for `lent_max` more that are lent at a time. A
+    /// longer datagram is cut and says so.
+    pub(crate) fn new(batch: usize, datagram_bytes: usize, lent_max: usize) -> Self {
         assert!(batch > 0 && datagram_bytes > 0, "an empty ring can receive nothing");
         let stride = datagram_bytes.next_multiple_of(CACHE_LINE);
-        // calloc'ed: pages that no packet reaches are never backed by memory.
-        let arena = NonNull::from(Box::leak(vec![0_u8; batch * stride].into_boxed_slice()));
-        let mut vectors: Vec<libc::iovec> = (0..batch)
-            .map(|slot| {
-                // SAFETY: slot < batch, so the offset stays inside the arena's batch * stride bytes.
-                let base = unsafe { arena.cast::<u8>().add(slot * stride) };
-                libc::iovec { iov_base: base.as_ptr().cast(), iov_len: stride }
-            })
+        let make = |count| (0..count).map(|_| Arc::new(Slot::new(stride))).collect::<Vec<_>>();
+        let slots = make(batch);
+        let mut vectors: Vec<libc::iovec> = slots
+            .iter()
+            .map(|slot| libc::iovec { iov_base: slot.base().cast(), iov_len: stride })
             .collect();
         let headers = vectors
             .iter_mut()
@@ -76,7 +99,9 @@ impl ReceiveRing {
                 header
             })
             .collect();
-        Self { arena, _vectors: vectors, headers, stride, received: 0 }
+        let lent = RefCell::new(Vec::with_capacity(batch));
+        let spares = make(lent_max);
+        Self { slots, spares, lent, vectors, headers, stride, received: 0 }
     }
 
     /// Receives what waits, up to a batch, and returns how many datagrams. With `block` it waits for the first
@@ -91,11 +116,15 @@ impl ReceiveRing {
         block: bool,
     ) -> Result<usize, ReceiveError> {
         self.received = 0;
+        if !self.lent.get_mut().is_empty() {
+            self.replace_lent();
+        }
         let flags = if block { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
         let batch = libc::c_uint::try_from(self.headers.len()).expect("batches are small");
         // SAFETY: recvmmsg reads and writes `batch` headers, which is how many there are; each header's one
-        // vector is in `_vectors` and names a slot of the arena, and both live as long as self. `&mut self`
-        // means that no slot is lent out. No timeout is passed.
+        // vector is in `vectors` and names the memory of a slot, and both live as long as self. Nobody reads that
+        // memory meanwhile: `&mut self` means that no `datagram` is borrowed, and slots that were lent have just
+        // been replaced. No timeout is passed.
         let result = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -120,22 +149,95 @@ impl ReceiveRing {
     /// If fewer were received.
     #[inline]
     pub(crate) fn datagram(&self, index: usize) -> &[u8] {
-        assert!(index < self.received, "only received slots can be read");
-        let length = (self.headers[index].msg_len as usize).min(self.stride);
-        // SAFETY: index < received <= batch, so the slot lies inside the arena.
-        let start = unsafe { self.arena.cast::<u8>().add(index * self.stride) };
-        // SAFETY: the slot has `stride` bytes and `length` is no more; they are initialised (zeroed at the
-        // start, then written by the kernel); the borrow of self keeps `receive` from writing to it.
-        unsafe { std::slice::from_raw_parts(start.as_ptr(), length) }
+        let length = self.length(index);
+        // SAFETY: nothing writes to the slot while self is borrowed: only `receive` does, which borrows it mutably.
+        unsafe { self.slots[index].bytes(length) }
     }
-}
 
-impl Drop for ReceiveRing {
-    fn drop(&mut self) {
-        // SAFETY: `arena` came from Box::leak in `new`, is freed only here, and no slot outlives self.
-        drop(unsafe { Box::from_raw(self.arena.as_ptr()) });
+    #[inline]
+    fn length(&self, index: usize) -> usize {
+        assert!(index < self.received, "only received slots can be read");
+        (self.headers[index].msg_len as usize).min(self.stride)
+    }
+
+    /// Lends a datagram for as long as the borrower likes: its memory moves, nothing is copied. It may also still
+    /// be read here until the next receive.
+    ///
+    /// # Panics
+    /// If fewer were received.
+    pub(crate) fn lend(&self, index: usize) -> LentDatagram {
+        let length = self.length(index);
+        self.lent.borrow_mut().push(index);
+        LentDatagram::new(Arc::clone(&self.slots[index]), length)
+    }
+
+    /// Takes back what was lent, to be used again. (Dropping it is no fault, but then its memory is freed, and a
+    /// new one allocated when it is missing.)
+    pub(crate) fn give_back(&mut self, datagram: LentDatagram) {
+        // Two owners: it came back before the next receive, and this ring still has it in its place.
+        if let Some(slot) = datagram.into_only_owner(self.stride) {
+            self.spares.push(slot);
+        }
+    }
+
+    /// Puts spares where slots were lent and are not back.
+    fn replace_lent(&mut self) {
+        for index in self.lent.get_mut().drain(..) {
+            let slot = &mut self.slots[index];
+            if Arc::get_mut(slot).is_some() {
+                continue;
+            }
+            *slot = self.spares.pop().unwrap_or_else(|| Arc::new(Slot::new(self.stride)));
+            self.vectors[index].iov_base = slot.base().cast();
+        }
+    }
+
+    /// Puts a datagram where a receive would.
+    #[cfg(test)]
+    pub(crate) fn simulate_receive(&mut self, datagrams: &[Vec<u8>]) {
+        self.replace_lent();
+        self.received = datagrams.len();
+        for (index, datagram) in datagrams.iter().enumerate() {
+            let slot = Slot::holding(datagram, self.stride);
+            self.vectors[index].iov_base = slot.base().cast();
+            self.slots[index] = Arc::new(slot);
+            self.headers[index].msg_len = u32::try_from(datagram.len()).expect("short");
+        }
     }
 }
 
 /// Slots begin on cache lines of their own. How far apart they lie beyond that showed no difference in cost.
 const CACHE_LINE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lent_memory_is_not_received_into_and_comes_back() {
+        let mut ring = ReceiveRing::new(2, 64, 1);
+        ring.simulate_receive(&[vec![1; 10], vec![2; 20]]);
+        let lent = ring.lend(1);
+        assert_eq!(ring.datagram(1), &lent[..], "it is still read where it lies");
+        let memory = lent.as_ptr();
+        ring.replace_lent();
+        assert_ne!(ring.slots[1].base().cast_const(), memory);
+        assert_eq!(ring.vectors[1].iov_base.cast::<u8>(), ring.slots[1].base());
+        assert!(ring.spares.is_empty());
+        assert_eq!(&lent[..], [2; 20]);
+        ring.give_back(lent);
+        assert_eq!(ring.spares[0].base().cast_const(), memory);
+    }
+
+    #[test]
+    fn what_comes_back_before_the_next_receive_stays_in_its_place() {
+        let mut ring = ReceiveRing::new(1, 64, 1);
+        ring.simulate_receive(&[vec![1; 10]]);
+        let place = ring.slots[0].base();
+        let mut lent = ring.lend(0);
+        assert!(lent.get_mut().is_none(), "the ring may still be reading it");
+        ring.give_back(lent);
+        ring.replace_lent();
+        assert_eq!((ring.slots[0].base(), ring.spares.len()), (place, 1));
+    }
+}

@@ -24,12 +24,14 @@ impl KernelQueue {
             let field = |at: usize| u32::from_be_bytes(rest[at..at + 4].try_into().unwrap());
             let length = u32::from_ne_bytes(rest[0..4].try_into().unwrap()) as usize;
             let batch = rest[4] == 3;
-            let code = match field(24) {
-                0 => VerdictCode::Drop,
-                1 => VerdictCode::Accept,
-                _ => VerdictCode::Repeat,
+            let plain = match field(24) {
+                0 => Verdict::DROP,
+                1 => Verdict::ACCEPT,
+                4 => Verdict::REPEAT,
+                5 => Verdict::STOP,
+                word => Verdict::queue(u16::try_from(word >> 16).unwrap()),
             };
-            let mark = (length > 32).then(|| field(36));
+            let verdict = if length > 32 { plain.with_mark(field(36)) } else { plain };
             let id = PacketId(field(28));
             let key = id.0.wrapping_sub(first.0);
             let hit: Vec<u32> = if batch {
@@ -40,7 +42,7 @@ impl KernelQueue {
             assert!(!hit.is_empty(), "verdict for {id:?} matches nothing");
             for key in hit {
                 let id = self.waiting.remove(&key).unwrap();
-                self.applied.push((id, Verdict { code, mark }));
+                self.applied.push((id, verdict));
             }
             self.messages += 1;
             rest = &rest[length..];
@@ -55,6 +57,8 @@ fn verdicts() -> impl Strategy<Value = Verdict> {
         1 => Just(Verdict::ACCEPT.with_mark(7)),
         1 => Just(Verdict::DROP.with_mark(7)),
         1 => Just(Verdict::REPEAT.with_mark(1)),
+        1 => Just(Verdict::STOP),
+        1 => Just(Verdict::queue(9)),
     ]
 }
 
@@ -64,7 +68,10 @@ enum Step {
     Hold(Verdict),
     /// A packet that the socket had no room for: it has an id and no place in the queue.
     Lost,
-    AnswerOldestHeld,
+    /// One of those held, by its place.
+    AnswerHeld(usize),
+    /// The fallback for the oldest held.
+    OldestIsOverdue,
     EndOfTurn,
 }
 
@@ -72,9 +79,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(
         prop_oneof![
             30 => verdicts().prop_map(Step::Answer),
-            1 => verdicts().prop_map(Step::Hold),
+            2 => verdicts().prop_map(Step::Hold),
             1 => Just(Step::Lost),
-            2 => Just(Step::AnswerOldestHeld),
+            2 => Just(Step::AnswerHeld(0)),
+            1 => any::<usize>().prop_map(Step::AnswerHeld),
+            1 => Just(Step::OldestIsOverdue),
             1 => Just(Step::EndOfTurn),
         ],
         0..400,
@@ -108,14 +117,25 @@ proptest! {
                 }
                 Step::Hold(verdict) => {
                     kernel.waiting.insert(key, id);
-                    coalescer.hold();
+                    let fallback = Verdict::STOP.with_mark(key);
+                    coalescer.hold(id, fallback, u64::from(key));
                     held.push_back((id, verdict));
                     id = id.next();
                 }
                 Step::Lost => id = id.next(),
-                Step::AnswerOldestHeld => if let Some((id, verdict)) = held.pop_front() {
-                    coalescer.answer_held(id, verdict);
+                Step::AnswerHeld(place) => if !held.is_empty() {
+                    let (id, verdict) = held.remove(place % held.len()).unwrap();
+                    prop_assert_eq!(coalescer.answer_held(id, Some(verdict)), Some(verdict));
+                    prop_assert_eq!(coalescer.answer_held(id, Some(verdict)), None);
                     late.push((id, verdict));
+                },
+                Step::OldestIsOverdue => if let Some((id, _)) = held.pop_front() {
+                    let deadline = id.0.wrapping_sub(first.0);
+                    let fallback = Verdict::STOP.with_mark(deadline);
+                    let now = u64::from(deadline);
+                    prop_assert_eq!(coalescer.answer_overdue(now), Some(fallback));
+                    prop_assert_eq!(coalescer.answer_overdue(now), None);
+                    late.push((id, fallback));
                 },
                 Step::EndOfTurn => kernel.apply(first, coalescer.finish()),
             }
@@ -184,16 +204,53 @@ fn while_one_is_held_nothing_is_joined() {
     let mut coalescer = Coalescer::new(0);
     coalescer.push(PacketId(1), Verdict::ACCEPT);
     coalescer.push(PacketId(2), Verdict::ACCEPT);
-    coalescer.hold();
+    coalescer.hold(PacketId(3), Verdict::DROP, 0);
     assert_eq!(coalescer.take().len(), 32, "what came before the hold is one batch");
     for id in 4..8 {
         coalescer.push(PacketId(id), Verdict::ACCEPT);
     }
     assert_eq!(coalescer.take().len(), 4 * 32);
-    coalescer.answer_held(PacketId(3), Verdict::DROP);
+    coalescer.answer_held(PacketId(3), Some(Verdict::DROP));
     coalescer.push(PacketId(8), Verdict::ACCEPT);
     coalescer.push(PacketId(9), Verdict::ACCEPT);
     assert_eq!(coalescer.finish().len(), 32 + 32);
+}
+
+#[test]
+fn held_packets_answered_in_order_are_joined() {
+    let mut coalescer = Coalescer::with_held_max(0, 64);
+    for id in 1..=64 {
+        coalescer.hold(PacketId(id), Verdict::DROP, 0);
+    }
+    for id in 1..=64 {
+        coalescer.answer_held(PacketId(id), Some(Verdict::ACCEPT));
+    }
+    assert_eq!(coalescer.finish().len(), 32, "one batch for all");
+}
+
+#[test]
+fn a_rewritten_packet_is_never_joined_and_keeps_its_place() {
+    let mut kernel = KernelQueue::default();
+    let mut coalescer = Coalescer::new(0);
+    for id in 0..5 {
+        kernel.waiting.insert(id, PacketId(id));
+        if id == 2 {
+            let payload = [0x45; 40];
+            coalescer.push_edited(
+                PacketId(id),
+                Verdict::ACCEPT,
+                &ConntrackEdit::default(),
+                Some(&payload),
+            );
+        } else {
+            coalescer.push(PacketId(id), Verdict::ACCEPT);
+        }
+    }
+    let messages = coalescer.finish();
+    assert_eq!(messages.len(), 32 + (32 + 4 + 40) + 32);
+    assert_eq!(messages[4], 3, "a batch up to packet 1");
+    assert_eq!(messages[32 + 4], 1, "a verdict of its own for packet 2");
+    assert_eq!(messages[32 + 76 + 4], 3, "a batch up to packet 4");
 }
 
 #[test]

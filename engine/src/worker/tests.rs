@@ -2,10 +2,13 @@
 //! Method: a simulated kernel at the `Port` seam plays a script of arrivals and faults, and applies verdicts as the
 //! real one does.
 
+mod deferral;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
 use crate::nfq::sample::Sample;
+use crate::sys::ReceiveRing;
 
 const QUEUE: u16 = 3;
 
@@ -30,11 +33,14 @@ struct SimulatedKernel {
     next_id: u32,
     waiting: BTreeSet<u32>,
     verdicts: BTreeMap<u32, u32>,
+    rewritten: BTreeMap<u32, Vec<u8>>,
     delivered: VecDeque<Vec<u8>>,
-    received: Vec<Vec<u8>>,
+    ring: ReceiveRing,
     early: Vec<Vec<u8>>,
     gate_shut: bool,
     send_failures: u32,
+    /// How long a wait for packets takes.
+    pause_on_wait: Duration,
 }
 
 impl SimulatedKernel {
@@ -47,11 +53,13 @@ impl SimulatedKernel {
             next_id: 1,
             waiting: BTreeSet::new(),
             verdicts: BTreeMap::new(),
+            rewritten: BTreeMap::new(),
             delivered: VecDeque::new(),
-            received: Vec::new(),
+            ring: ReceiveRing::new(64, 128, 0),
             early: Vec::new(),
             gate_shut: false,
             send_failures: 0,
+            pause_on_wait: Duration::ZERO,
         }
     }
 
@@ -66,6 +74,10 @@ impl SimulatedKernel {
     fn apply_verdict(&mut self, kind: u8, message: &[u8]) {
         let field = |at: usize| u32::from_be_bytes(message[at..at + 4].try_into().unwrap());
         let (code, id) = (field(24), field(28));
+        if message.len() > 32 && message[34] == 10 {
+            let end = 32 + usize::from(u16::from_ne_bytes([message[32], message[33]]));
+            self.rewritten.insert(id, message[36..end].to_vec());
+        }
         let first = if kind == 3 { 0 } else { id };
         let hit: Vec<u32> = self.waiting.range(first..=id).copied().collect();
         if hit.is_empty() {
@@ -96,12 +108,22 @@ impl Port for SimulatedKernel {
             None => self.shared.order_stop(self.stop_limit),
         }
         let take = self.delivered.len().min(self.batch);
-        self.received = self.delivered.drain(..take).collect();
-        if self.received.is_empty() && !block { Err(ReceiveError::Nothing) } else { Ok(take) }
+        let received: Vec<_> = self.delivered.drain(..take).collect();
+        self.ring.simulate_receive(&received);
+        if received.is_empty() && !block { Err(ReceiveError::Nothing) } else { Ok(take) }
     }
 
-    fn datagram(&self, index: usize) -> &[u8] {
-        &self.received[index]
+    fn wait(&self, _limit: Duration) -> io::Result<()> {
+        std::thread::sleep(self.pause_on_wait);
+        Ok(())
+    }
+
+    fn ring(&self) -> &ReceiveRing {
+        &self.ring
+    }
+
+    fn ring_mut(&mut self) -> &mut ReceiveRing {
+        &mut self.ring
     }
 
     fn send(&mut self, messages: &[u8]) -> io::Result<()> {
@@ -147,11 +169,29 @@ fn run(
     fail_open: bool,
     change: impl FnOnce(&mut SimulatedKernel),
 ) -> (Result<(), WorkerError>, SimulatedKernel, Arc<WorkerShared>) {
+    run_with(Thirds { batches: 0 }, script, fail_open, change)
+}
+
+fn run_with(
+    inspector: impl Inspector,
+    script: impl IntoIterator<Item = Step>,
+    fail_open: bool,
+    change: impl FnOnce(&mut SimulatedKernel),
+) -> (Result<(), WorkerError>, SimulatedKernel, Arc<WorkerShared>) {
+    run_deferring(inspector, None, script, fail_open, change)
+}
+
+fn run_deferring(
+    inspector: impl Inspector,
+    gate: Option<Gate>,
+    script: impl IntoIterator<Item = Step>,
+    fail_open: bool,
+    change: impl FnOnce(&mut SimulatedKernel),
+) -> (Result<(), WorkerError>, SimulatedKernel, Arc<WorkerShared>) {
     let shared = Arc::new(WorkerShared::new(fail_open));
     let mut kernel = SimulatedKernel::new(&shared, script);
     change(&mut kernel);
-    let inspector = Thirds { batches: 0 };
-    let mut worker = Worker::new(QUEUE, kernel, inspector, Wait::Block, Arc::clone(&shared));
+    let mut worker = Worker::new(QUEUE, kernel, inspector, Wait::Block, Arc::clone(&shared), gate);
     let result = worker.run();
     let (kernel, _next_id) = worker.into_parts();
     (result, kernel, shared)
@@ -171,6 +211,41 @@ fn every_packet_gets_its_verdict_and_the_gate_is_shut() {
     assert_eq!(counts.hooks[1], 265);
     assert_eq!((counts.id_gaps, counts.verdict_errors, counts.malformed), (0, 0, 0));
     assert_eq!((counts.recv_calls, counts.send_calls), (6, 6), "64, 1, then 200 in four batches");
+}
+
+/// Rewrites in every way that packets allow and refuse.
+struct Rewriter;
+
+impl Inspector for Rewriter {
+    fn inspect(&mut self, packet: &mut Packet<'_>) -> Verdict {
+        match packet.id().0 {
+            1 => packet.payload_mut().unwrap()[0] = 0x46,
+            2 => packet.replace(&[0x45; 60]).unwrap(),
+            3 => assert!(packet.replace(&[0x45; 5]).is_err()),
+            4 => {
+                packet.payload_mut().unwrap()[0] = 0x47;
+                return Verdict::DROP;
+            }
+            5 => packet.conntrack_mut().mark = Some((1, 1)),
+            _ => assert_eq!(packet.payload(), [0x45; 40], "the next packet has no old edits"),
+        }
+        Verdict::ACCEPT
+    }
+}
+
+#[test]
+fn rewritten_packets_go_out_with_their_verdicts_and_refused_ones_do_not_pass() {
+    let (result, kernel, shared) = run_with(Rewriter, [Step::Packets(8)], false, |_| {});
+    result.unwrap();
+    assert!(kernel.waiting.is_empty());
+    let mut first = vec![0x45; 40];
+    first[0] = 0x46;
+    let rewritten: Vec<_> = kernel.rewritten.into_iter().collect();
+    assert_eq!(rewritten, [(1, first), (2, vec![0x45; 60])]);
+    let codes: Vec<_> = kernel.verdicts.values().copied().collect();
+    assert_eq!(codes, [1, 1, 0, 0, 1, 1, 1, 1], "3 was refused, 4 dropped");
+    let counts = shared.counters.snapshot();
+    assert_eq!((counts.rewritten, counts.rewrites_refused), (2, 1));
 }
 
 #[test]

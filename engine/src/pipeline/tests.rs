@@ -1,0 +1,108 @@
+//! Goal: lanes answer every packet, each flow in order, and a lane that dies takes no packet with it. Method: the
+//! pipeline's inspector with handles made by hand; a mailbox in the worker's place.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::*;
+use crate::deferral::{Answer, Answers, DeferralConfig, Gate};
+use crate::edits::Edits;
+use crate::inspect::Place;
+use crate::nfq::sample::Sample;
+use crate::nfq::{Message, decode};
+use crate::queue::QueueWaker;
+
+const WORKER: WorkerInfo = WorkerInfo { queue: 1, index: 0, cpu: None };
+const PACKETS: u32 = 600;
+const FLOWS: u32 = 20;
+
+/// A UDP packet message of one of the flows.
+fn message(id: u32) -> Vec<u8> {
+    let mut payload = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    payload.extend([0, u8::try_from(id % FLOWS).unwrap(), 0, 53, 0, 8, 0, 0]);
+    Sample::packet(1, id, 1, &payload)
+}
+
+/// Shows packets to the pipeline as a worker does, and collects what comes back.
+fn play(mut spread: Spread, packets: u32) -> Vec<Answer> {
+    let config = DeferralConfig { outstanding_max: 1000, ..DeferralConfig::default() };
+    let answers = Arc::new(Answers::new(QueueWaker::of_nobody(), 1000));
+    let mut edits = Edits::with_gate(Some(Gate::new(Arc::clone(&answers), config, 64)));
+    for id in 0..packets {
+        let bytes = message(id);
+        let (Message::Packet(packet), _) = decode(&bytes).unwrap() else { panic!("a packet") };
+        let place = Some(Place::Alone(&bytes));
+        spread.inspect(&mut Packet::with_clear_edits(packet, &mut edits, place));
+        edits.clear();
+        if id % 50 == 49 {
+            spread.batch_end(Timestamp::now());
+        }
+    }
+    let mut all = Vec::new();
+    while all.len() < packets as usize {
+        answers.wait(Duration::from_secs(10));
+        let mut letters = Vec::new();
+        answers.collect(&mut letters);
+        assert!(!letters.is_empty(), "{} of {packets} came back", all.len());
+        all.extend(letters);
+    }
+    all
+}
+
+/// Notes what each lane saw.
+struct Noting {
+    lane: usize,
+    seen: Arc<Mutex<Vec<(usize, u32)>>>,
+}
+
+impl Inspector for Noting {
+    fn inspect(&mut self, packet: &mut Packet<'_>) -> Verdict {
+        let id = packet.id().0;
+        self.seen.lock().unwrap().push((self.lane, id));
+        if id.is_multiple_of(7) {
+            packet.payload_mut().unwrap()[8] = 63;
+        }
+        Verdict::ACCEPT.with_mark(id)
+    }
+}
+
+#[test]
+fn each_flow_has_one_lane_and_keeps_its_order() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let theirs = Arc::clone(&seen);
+    let pipeline = Pipeline::new(4, move |_, lane| Noting { lane, seen: Arc::clone(&theirs) });
+    let answers = play(pipeline.spread(WORKER), PACKETS);
+    for answer in &answers {
+        assert_eq!(answer.verdict, Some(Verdict::ACCEPT.with_mark(answer.id.0)));
+        let rewritten = answer.payload().map(|payload| payload[8]);
+        assert_eq!(rewritten, answer.id.0.is_multiple_of(7).then_some(63));
+    }
+    let seen = seen.lock().unwrap();
+    let mut lanes_used = std::collections::BTreeSet::new();
+    for flow in 0..FLOWS {
+        let of_flow: Vec<_> = seen.iter().filter(|(_, id)| id % FLOWS == flow).collect();
+        lanes_used.insert(of_flow[0].0);
+        assert!(of_flow.iter().all(|(lane, _)| *lane == of_flow[0].0), "flow {flow}");
+        assert!(of_flow.is_sorted_by_key(|(_, id)| *id), "flow {flow}: {of_flow:?}");
+        assert_eq!(of_flow.len(), (PACKETS / FLOWS) as usize);
+    }
+    assert!(lanes_used.len() > 1, "{lanes_used:?}");
+}
+
+/// Dies of one packet.
+struct Mortal;
+
+impl Inspector for Mortal {
+    fn inspect(&mut self, packet: &mut Packet<'_>) -> Verdict {
+        assert_ne!(packet.id().0, 120, "the packet that kills");
+        Verdict::ACCEPT
+    }
+}
+
+#[test]
+fn a_lane_that_dies_gives_back_its_packets_and_those_that_come_later() {
+    let answers = play(Pipeline::new(1, |_, _| Mortal).spread(WORKER), 300);
+    let verdict_of = |id: u32| answers.iter().find(|a| a.id.0 == id).unwrap().verdict;
+    assert_eq!(verdict_of(119), Some(Verdict::ACCEPT), "decided before");
+    assert_eq!((verdict_of(120), verdict_of(299)), (None, None));
+}

@@ -1,0 +1,165 @@
+//! What a worker does about deferred packets: holds them, collects the answers, and gives up on those that come too
+//! late.
+//!
+//! Invariant: answers are taken in the kernel's order, so that the coalescer can join them; one that comes after its
+//! packet's deadline is counted and changes nothing. A worker that does not defer never gets here.
+
+use std::time::Duration;
+
+use super::{Desk, Worker};
+use crate::deferral::{Answer, WhenFull};
+use crate::inspect::Inspector;
+use crate::nfq::{PacketId, Verdict, VerdictCode};
+use crate::queue::Port;
+use crate::sys::Timestamp;
+use crate::worker::WorkerError;
+
+impl<P: Port, I: Inspector> Worker<P, I> {
+    /// A turn that begins with what other threads have answered. Sleeps only when there was nothing.
+    pub(super) fn turn_with_answers(&mut self, may_wait: bool) -> Result<usize, WorkerError> {
+        let collected = self.collect()?;
+        if self.desk.is_full_of_deferred() {
+            self.send_verdicts()?;
+            if may_wait && collected == 0 {
+                self.await_answers(Timestamp(u64::MAX));
+            }
+            return Ok(collected);
+        }
+        let received = if may_wait && collected == 0 {
+            self.sleep_and_receive()?
+        } else {
+            self.receive(false)?
+        };
+        if received == 0 {
+            self.send_verdicts()?;
+        }
+        self.serve(received)?;
+        Ok(collected + received)
+    }
+
+    /// Receives; if there is nothing, waits for packets and for answers, and for the next deadline.
+    fn sleep_and_receive(&mut self) -> Result<usize, WorkerError> {
+        let Some(gate) = self.desk.edits.gate_mut() else { return Ok(0) };
+        if !gate.answers.fall_asleep() {
+            return Ok(0);
+        }
+        let received = match self.desk.coalescer.next_deadline() {
+            None => self.receive(true),
+            Some(deadline) => {
+                let queue = self.desk.queue;
+                let waited = self.port.wait(Timestamp(deadline).since(Timestamp::now()));
+                waited
+                    .map_err(|source| WorkerError::Receive { queue, source })
+                    .and_then(|()| self.receive(false))
+            }
+        };
+        if let Some(gate) = self.desk.edits.gate_mut() {
+            gate.answers.wake_up();
+        }
+        received
+    }
+
+    /// Waits for an answer, for a deadline, or until `stop_by`, but not for long: an order to stop is not heard here.
+    pub(super) fn await_answers(&mut self, stop_by: Timestamp) {
+        let now = Timestamp::now();
+        let deadline = self.desk.coalescer.next_deadline().map_or(stop_by, Timestamp);
+        let limit = deadline.min(stop_by).since(now).min(DEAF_MAX);
+        if let Some(gate) = self.desk.edits.gate_mut() {
+            gate.answers.wait(limit);
+        }
+    }
+
+    /// Takes in all answers that have come, and gives their fallback to packets whose deadline has passed. Returns
+    /// how many packets got a verdict.
+    fn collect(&mut self) -> Result<usize, WorkerError> {
+        let Some(gate) = self.desk.edits.gate_mut() else { return Ok(0) };
+        gate.answers.collect(&mut self.letters);
+        gate.outstanding -= self.letters.len();
+        let collected = self.letters.len();
+        let next = self.desk.expected_id;
+        // All of them lie behind the next id, so their distances to it sort them, also where ids wrap.
+        self.letters.sort_unstable_by_key(|answer| answer.id.0.wrapping_sub(next.0));
+        let mut letters = std::mem::take(&mut self.letters);
+        for answer in letters.drain(..) {
+            self.send_if_full()?;
+            self.desk.settle(&answer);
+            self.port.ring_mut().give_back(answer.datagram);
+        }
+        self.letters = letters;
+        let overdue = match self.desk.coalescer.held() {
+            0 => 0,
+            _ => self.give_fallbacks(Timestamp::now())?,
+        };
+        Ok(collected + overdue)
+    }
+
+    /// Gives their fallback to all packets whose deadline is at or before `now`, and returns how many.
+    fn give_fallbacks(&mut self, now: Timestamp) -> Result<usize, WorkerError> {
+        let mut given = 0;
+        while let Some(verdict) = self.desk.coalescer.answer_overdue(now.0) {
+            self.desk.shared.counters.overdue.add(1);
+            self.desk.shared.counters.count_verdict(verdict);
+            self.send_if_full()?;
+            given += 1;
+        }
+        Ok(given)
+    }
+
+    /// Gives all deferred packets their fallback, whatever their deadline.
+    pub(super) fn give_up_on_answers(&mut self) -> Result<(), WorkerError> {
+        self.give_fallbacks(Timestamp(u64::MAX))?;
+        self.send_verdicts()
+    }
+}
+
+impl<I: Inspector> Desk<I> {
+    /// Notes that the packet at hand is answered later.
+    pub(super) fn hold(&mut self, id: PacketId, fallback: Verdict) {
+        let limit = self.edits.gate_mut().map_or(Duration::ZERO, |gate| gate.config.deadline);
+        let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        let deadline = self.batch_time.0.saturating_add(limit);
+        self.shared.counters.deferred.add(1);
+        self.coalescer.hold(id, fallback, deadline);
+        self.edits.clear();
+    }
+
+    /// Whether another batch might bring more packets than may be deferred.
+    fn is_full_of_deferred(&mut self) -> bool {
+        self.edits.gate_mut().is_some_and(|gate| {
+            let waits = gate.config.when_full == WhenFull::Wait;
+            waits && gate.outstanding + gate.batch > gate.config.outstanding_max
+        })
+    }
+
+    /// Gives a deferred packet the verdict that came for it.
+    fn settle(&mut self, answer: &Answer) {
+        let counters = &self.shared.counters;
+        let verdict = match (answer.refused, answer.verdict) {
+            (Some(error), Some(verdict)) => {
+                counters.rewrites_refused.add(1);
+                Some(self.inspector.rewrite_refused(error, verdict))
+            }
+            (_, verdict) => verdict,
+        };
+        counters.unanswered.add(u64::from(verdict.is_none()));
+        let payload = answer.payload().filter(|_| answer.refused.is_none());
+        let edited = payload.is_some() || !answer.conntrack.is_empty();
+        let given = match verdict {
+            Some(verdict) if edited && verdict.code() != VerdictCode::Drop => {
+                let conntrack = &answer.conntrack;
+                let held =
+                    self.coalescer.answer_held_edited(answer.id, verdict, conntrack, payload);
+                counters.rewritten.add(u64::from(held && payload.is_some()));
+                held.then_some(verdict)
+            }
+            verdict => self.coalescer.answer_held(answer.id, verdict),
+        };
+        match given {
+            Some(verdict) => counters.count_verdict(verdict),
+            None => counters.late_answers.add(1),
+        }
+    }
+}
+
+/// How long a worker that waits for answers may be deaf to orders.
+const DEAF_MAX: Duration = Duration::from_millis(10);
