@@ -126,6 +126,7 @@ part_netns() {
     need chromium:chromium || say "the report is not laid out in a browser: $why"
     can_enter_namespaces || skip "$why"
     local test=(cargo test --locked --workspace --features fanq/_privileged --test '*')
+    cargo build --locked --package fanq --examples # which a test runs
     "${test[@]}" --no-run # out here, where the network may be needed
     in_namespaces "${test[@]}" --no-fail-fast
 }

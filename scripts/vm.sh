@@ -27,7 +27,7 @@ scratch=
 qemu=
 
 # nft_counter is a module of its own only in kernels before 5.17.
-modules=(nft_queue nfnetlink_queue nft_ct nf_conntrack_netlink veth)
+modules=(nft_queue nfnetlink_queue nft_ct nft_reject_inet nf_conntrack_netlink veth)
 modules_optional=(nft_counter)
 
 main() {
@@ -130,7 +130,7 @@ pack_initramfs() {
     add_program "$bin_dir/fanq-bench" /usr/bin/fanq-bench
     add_program "$bin_dir/examples/show_packets" /usr/bin/show_packets
     install -m 755 scripts/vm/init "$root/init"
-    install -m 644 scripts/vm/guest.sh scripts/vm/steps.sh "$root/"
+    install -m 644 scripts/vm/guest.sh scripts/vm/steps.sh scripts/vm/flows.sh "$root/"
     # nft looks the names of protocols up.
     printf '%s\n' 'icmp 1 ICMP' 'tcp 6 TCP' 'udp 17 UDP' >"$root/etc/protocols"
     (cd "$root" && find . | cpio --quiet -o -H newc -R 0:0) >"$out/initramfs.cpio"

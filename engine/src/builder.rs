@@ -8,6 +8,7 @@ use crate::deferral::DeferralConfig;
 use crate::engine::Engine;
 use crate::inspect::{Inspector, WorkerInfo};
 use crate::nfq::{CopyRange, QueueFlag};
+use crate::overload::OverloadConfig;
 use crate::placement::Placement;
 use crate::queue_range::QueueRange;
 use crate::start::StartError;
@@ -53,6 +54,14 @@ impl EngineBuilder {
     #[must_use]
     pub fn deferral(mut self, deferral: DeferralConfig) -> Self {
         self.config.deferral = Some(deferral);
+        self
+    }
+
+    /// What a worker does when its queue grows faster than it is answered. By default nothing: the queue's own limit
+    /// decides.
+    #[must_use]
+    pub fn overload(mut self, overload: OverloadConfig) -> Self {
+        self.config.overload = Some(overload);
         self
     }
 

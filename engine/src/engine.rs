@@ -265,7 +265,11 @@ fn open_queues(config: &EngineConfig) -> Result<(Vec<Queue>, ConfigFlags), Start
     let lent_max = config.deferral.map_or(0, |deferral| deferral.outstanding_max);
     let mut queues = Vec::with_capacity(usize::from(config.queues.count()));
     for number in config.queues.iter() {
-        let queue = Queue::open(number, &queue_config, config.batch, lent_max)?;
+        let mut queue = Queue::open(number, &queue_config, config.batch, lent_max)?;
+        if config.overload.is_some() {
+            let what = "reading /proc/net/netfilter/nfnetlink_queue, which on-overload needs";
+            queue.watch(number).map_err(|source| StartError::Io { what, source })?;
+        }
         for flag in queue_config.flags.asked().without(queue.granted()).iter() {
             queue_config.flags.set(flag, FlagWish::Off);
         }
@@ -306,6 +310,7 @@ impl Seat {
         let (queue, queue_receiver) = mpsc::sync_channel::<(Queue, Option<Gate>)>(1);
         let info = WorkerInfo { queue: assignment.queue, index, cpu: assignment.cpu };
         let (wait, nice) = (config.wait, config.nice);
+        let worker_config = config.clone();
         let shared = Arc::new(WorkerShared::new(false));
         let bell = EndBell(Arc::clone(waker));
         let thread_shared = Arc::clone(&shared);
@@ -318,7 +323,8 @@ impl Seat {
             let inspector = placed.pinned.then(|| make(info));
             placed_sender.send(placed).ok()?;
             let (inspector, (queue, gate)) = (inspector?, queue_receiver.recv().ok()?);
-            let mut worker = Worker::new(info.queue, queue, inspector, wait, thread_shared, gate);
+            let mut worker = Worker::new(info.queue, queue, inspector, wait, thread_shared, gate)
+                .watching(&worker_config);
             let result = worker.run();
             let (queue, next_id) = worker.into_parts();
             Some(WorkerEnd { queue, next_id, result })
@@ -343,12 +349,12 @@ impl Seat {
 
     fn serve(self, queue: Queue, config: &EngineConfig) -> WorkerHandle {
         let waker = queue.waker();
-        self.shared.set_fail_open(queue.granted().contains(QueueFlag::FailOpen));
         let gate = config.deferral.map(|deferral| {
             let answers = Answers::new(waker.clone(), deferral.outstanding_max);
             Gate::new(Arc::new(answers), deferral, config.batch)
         });
         let answers = gate.as_ref().map(|gate| Arc::clone(&gate.answers));
+        self.shared.set_fail_open(queue.granted().contains(QueueFlag::FailOpen));
         // The thread waits for exactly this; if it has died, the engine's first `wait` says so.
         let _ = self.queue.send((queue, gate));
         WorkerHandle {

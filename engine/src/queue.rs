@@ -14,7 +14,7 @@ use netlink_sys::Socket;
 
 use crate::config::QueueConfig;
 use crate::deferral::Wake;
-use crate::kernel_table::{KernelTable, PortOwner};
+use crate::kernel_table::{KernelRow, KernelTable, PortOwner};
 use crate::nfq::{self, ConfigFlags, Message, QueueFlag, QueueRequest, Request, wake_request};
 use crate::sys::{self, ReceiveBuffer, ReceiveError, ReceiveRing};
 
@@ -35,6 +35,11 @@ pub(crate) trait Port {
     /// Sends messages, which the kernel carries out before this returns.
     fn send(&mut self, messages: &[u8]) -> io::Result<()>;
 
+    /// What the kernel says about the queue, where that can be read.
+    fn kernel_row(&self) -> Option<KernelRow> {
+        None
+    }
+
     /// Takes a datagram that came while the queue was set up.
     fn take_early(&mut self) -> Option<Vec<u8>> {
         None
@@ -50,12 +55,14 @@ pub(crate) struct Queue {
     early: Vec<Vec<u8>>,
     receive_buffer: ReceiveBuffer,
     granted: ConfigFlags,
+    /// Its number, and where the kernel tells about it, if that is looked at while it is served.
+    watched: Option<(u16, KernelTable)>,
 }
 
 impl Queue {
     /// Takes queue `number` of the calling thread's network namespace and configures it in one message, with those
-    /// of the flags asked for that the kernel grants. Of the
-    /// packets that it receives up to `lent_max` may be lent at a time.
+    /// of the flags asked for that the kernel grants. Of the packets that it receives up to `lent_max` may be lent at
+    /// a time.
     pub(crate) fn open(
         number: u16,
         config: &QueueConfig,
@@ -78,7 +85,16 @@ impl Queue {
         let metadata_bytes = METADATA_BYTES + if context { SECURITY_CONTEXT_BYTES } else { 0 };
         let datagram_bytes = usize::from(config.copy_range.bytes()) + metadata_bytes;
         let ring = ReceiveRing::new(batch, datagram_bytes, lent_max);
-        Ok(Self { socket: Arc::new(socket), ring, early, receive_buffer, granted })
+        Ok(Self { socket: Arc::new(socket), ring, early, receive_buffer, granted, watched: None })
+    }
+
+    /// Lets the worker see how many packets wait.
+    ///
+    /// # Errors
+    /// The kernel's table cannot be opened.
+    pub(crate) fn watch(&mut self, number: u16) -> io::Result<()> {
+        self.watched = Some((number, KernelTable::open()?));
+        Ok(())
     }
 
     /// The flags that the kernel granted.
@@ -119,6 +135,11 @@ impl Port for Queue {
     #[inline]
     fn send(&mut self, messages: &[u8]) -> io::Result<()> {
         self.socket.send(messages, 0).map(|_| ())
+    }
+
+    fn kernel_row(&self) -> Option<KernelRow> {
+        let (number, table) = self.watched.as_ref()?;
+        table.row(*number).ok()?
     }
 
     fn take_early(&mut self) -> Option<Vec<u8>> {

@@ -11,6 +11,8 @@
 #   conntrack each packet of a TCP connection comes with it: tuple, state, mark, id, TCP's state;
 #             and with the user of the local socket
 #   no kernel support is named, with the remedy, and ends with status 1
+#   flow bypass   after a connection's first packets none comes to the queue, whoever marks it
+#   reject    a marked packet is answered by a TCP reset
 #   removal   nothing of a rule or a queue stays behind
 # Does not: measure anything, test overload or loss, or use more than one pair of hosts.
 #
@@ -18,6 +20,7 @@
 # `VM-RESULT N passed, N failed`. Usage: guest.sh [MODULES THAT DID NOT LOAD]
 
 . /steps.sh
+. /flows.sh
 
 main() {
     check machine "kernel $(uname -r), $(nproc) CPUs, up $(cut -d ' ' -f 1 /proc/uptime) s" \
@@ -30,6 +33,10 @@ main() {
     check_single
     check_hashed
     check_conntrack
+    check_flow_bypass mark
+    check_flow_bypass ct
+    check_no_flow_bypass
+    check_reject
     check_kernel_log
     echo "VM-RESULT $passed passed, $failed failed"
 }

@@ -4,6 +4,9 @@
 
 #![forbid(unsafe_code)]
 
+mod eve;
+mod inspector;
+mod mark;
 mod policy;
 mod rules;
 mod run;
@@ -26,6 +29,8 @@ enum Command {
     Run(run::RunArgs),
     /// Show, install or remove the rules that send packets to the queues.
     Rules(rules::RulesArgs),
+    /// Look at a rules file for `run --policy`: what is in it, and what it costs.
+    Policy(inspector::PolicyArgs),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +38,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Rules(args) => rules::run(&args),
+        Command::Policy(args) => inspector::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -62,3 +68,14 @@ fn usage(message: impl std::fmt::Display) -> anyhow::Error {
 
 const EXIT_FAILURE: u8 = 1;
 const EXIT_USAGE: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    /// clap finds contradictions between options only when it is asked, and in a debug build.
+    #[test]
+    fn the_options_do_not_contradict_each_other() {
+        super::Cli::command().debug_assert();
+    }
+}

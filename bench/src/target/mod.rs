@@ -96,6 +96,17 @@ impl Target {
         self.kind != Kind::None
     }
 
+    /// The mark of the flows that it bypasses, as its options have it: its rules must know it.
+    pub(crate) fn bypass_mark(&self) -> Option<&str> {
+        let Kind::Fanq(options) = &self.kind else { return None };
+        let is_it = |word: &String| word.split('=').next() == Some("--bypass-mark");
+        let at = options.iter().position(is_it)?;
+        match options[at].split_once('=') {
+            Some((_, mark)) => Some(mark),
+            None => options.get(at + 1).map(String::as_str),
+        }
+    }
+
     /// The command that serves the queues; none where the kernel does it alone.
     pub(crate) fn command(&self, service: &Service) -> anyhow::Result<Option<Vec<OsString>>> {
         let Service { queues, cpus, maxlen, rcvbuf } = service;
@@ -177,6 +188,19 @@ mod tests {
         assert_eq!(limit.again().kind, limit.kind);
         assert_ne!(limit.again().name, limit.name);
         assert_eq!("fanq:--rcvbuf=1MiB".parse::<Target>().unwrap().name, "fanq:--rcvbuf=1MiB");
+    }
+
+    #[test]
+    fn the_mark_of_a_bypass_is_found() {
+        for (target, mark) in [
+            ("fanq:--bypass-after 10 --bypass-mark 0x1", Some("0x1")),
+            ("fanq:--bypass-mark=0x1/0x3 --gso", Some("0x1/0x3")),
+            ("fanq:--bypass-mark", None),
+            ("fanq:--gso", None),
+            ("none", None),
+        ] {
+            assert_eq!(target.parse::<Target>().unwrap().bypass_mark(), mark, "{target}");
+        }
     }
 
     #[test]

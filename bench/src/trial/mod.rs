@@ -81,7 +81,11 @@ impl Bench {
         protocol: &'static str,
     ) -> anyhow::Result<Rules> {
         let action = if target.is_program() {
-            Action::Queue(self.service.queues)
+            let bypass = target.bypass_mark().map(str::parse).transpose();
+            Action::Queue {
+                queues: self.service.queues,
+                bypass: bypass.map_err(anyhow::Error::msg)?,
+            }
         } else if target.has_rule() {
             Action::Accept
         } else {

@@ -1,7 +1,10 @@
 //! The rules that lead packets to a target, in the engine's namespace.
 //!
-//! Invariant: there is no bypass. When a target ends, its packets are lost and counted, never let through as if it
-//! had answered them. The rules go with the namespace; between targets they are replaced.
+//! Invariant: no rule lets packets pass because nobody serves their queue. When a target ends, its packets are lost and
+//! counted, never let through as if it had answered them. A target that bypasses flows gets the rules for that, as
+//! docs/FLOW_BYPASS.md has them, in front of its queue rule. The rules go with the namespace; between targets they are replaced.
+
+use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use fanq::QueueRange;
@@ -16,8 +19,34 @@ pub(crate) enum Action {
     Nothing,
     /// Counted and accepted in the kernel.
     Accept,
-    /// Handed to queues, by the CPU that it is on.
-    Queue(QueueRange),
+    /// Handed to queues, by the CPU that it is on; what belongs to a bypassed connection is accepted before.
+    Queue { queues: QueueRange, bypass: Option<Mark> },
+}
+
+/// The mark of bypassed packets and connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    value: u32,
+    mask: u32,
+}
+
+impl FromStr for Mark {
+    type Err = String;
+
+    /// `MARK[/MASK]`, as `fanq run` takes it.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (value, mask) = text.split_once('/').unwrap_or((text, text));
+        let number = |text: &str| match text.strip_prefix("0x") {
+            Some(digits) => u32::from_str_radix(digits, 16).ok(),
+            None => text.parse().ok(),
+        };
+        match (number(value), number(mask)) {
+            (Some(value), Some(mask)) if value != 0 && value & !mask == 0 => {
+                Ok(Self { value, mask })
+            }
+            _ => Err(format!("`{text}` is no mark for a bypass: write --bypass-mark 0x1")),
+        }
+    }
 }
 
 /// What is taken, and where.
@@ -75,27 +104,53 @@ fn iptables(selection: Selection, action: Action) -> Vec<String> {
     let target = match action {
         Action::Nothing => return Vec::new(),
         Action::Accept => "ACCEPT".to_owned(),
-        Action::Queue(range) if range.first() == range.last() => {
-            format!("NFQUEUE --queue-num {}", range.first())
+        Action::Queue { queues, .. } if queues.first() == queues.last() => {
+            format!("NFQUEUE --queue-num {}", queues.first())
         }
-        Action::Queue(range) => {
-            format!("NFQUEUE --queue-balance {}:{} --queue-cpu-fanout", range.first(), range.last())
+        Action::Queue { queues, .. } => {
+            let (first, last) = (queues.first(), queues.last());
+            format!("NFQUEUE --queue-balance {first}:{last} --queue-cpu-fanout")
         }
+    };
+    let bypass = match action {
+        Action::Queue { bypass: Some(Mark { value, mask }), .. } => vec![
+            format!(
+                "-m mark --mark {value:#x}/{mask:#x} -j CONNMARK --set-xmark {value:#x}/{mask:#x}"
+            ),
+            format!("-m mark --mark {value:#x}/{mask:#x} -j MARK --set-xmark 0x0/{mask:#x}"),
+            format!("-m connmark --mark {value:#x}/{mask:#x} -j ACCEPT"),
+        ],
+        _ => Vec::new(),
     };
     let (program, chain) = (program(selection), chain(selection));
     let protocol = selection.protocol;
-    vec![format!("{program} -w -t mangle -A {chain} -i engine+ -p {protocol} -j {target}")]
+    let rules = bypass.into_iter().chain([format!("-j {target}")]);
+    rules
+        .map(|rule| format!("{program} -w -t mangle -A {chain} -i engine+ -p {protocol} {rule}"))
+        .collect()
 }
 
 fn nft(selection: Selection, action: Action) -> Vec<String> {
-    let statement = match action {
-        Action::Nothing => None,
-        Action::Accept => Some("counter accept".to_owned()),
-        Action::Queue(range) if range.first() == range.last() => {
-            Some(format!("queue to {}", range.first()))
+    let mut statements = Vec::new();
+    match action {
+        Action::Nothing => {}
+        Action::Accept => statements.push("counter accept".to_owned()),
+        Action::Queue { queues, bypass } => {
+            if let Some(Mark { value, mask }) = bypass {
+                let (marked, others) = (format!("meta mark & {mask} == {value}"), !mask);
+                statements.extend([
+                    format!("{marked} ct mark set ct mark & {others} | {value}"),
+                    format!("{marked} meta mark set meta mark & {others} accept"),
+                    format!("ct mark & {mask} == {value} accept"),
+                ]);
+            }
+            statements.push(if queues.first() == queues.last() {
+                format!("queue to {}", queues.first())
+            } else {
+                format!("queue flags fanout to {queues}")
+            });
         }
-        Action::Queue(range) => Some(format!("queue flags fanout to {range}")),
-    };
+    }
     let hook = if selection.hook == Hook::Forward { "forward" } else { "input" };
     let family = if selection.family == Family::Ipv4 { "ip" } else { "ip6" };
     let mut commands = vec![
@@ -105,12 +160,12 @@ fn nft(selection: Selection, action: Action) -> Vec<String> {
         ),
         format!("nft flush chain {family} bench load"),
     ];
-    if let Some(statement) = statement {
-        let protocol = selection.protocol;
-        commands.push(format!(
+    let protocol = selection.protocol;
+    commands.extend(statements.into_iter().map(|statement| {
+        format!(
             "nft add rule {family} bench load iifname engine* meta l4proto {protocol} {statement}"
-        ));
-    }
+        )
+    }));
     commands
 }
 
@@ -138,23 +193,50 @@ mod tests {
     #[test]
     fn rules_spread_over_the_queues_and_have_no_bypass() {
         let range: QueueRange = "0-3".parse().unwrap();
-        let lines = iptables(selection(Hook::Forward, Family::Ipv4), Action::Queue(range));
+        let lines = iptables(
+            selection(Hook::Forward, Family::Ipv4),
+            Action::Queue { queues: range, bypass: None },
+        );
         assert_eq!(
             lines,
             [
                 "iptables -w -t mangle -A FORWARD -i engine+ -p udp -j NFQUEUE --queue-balance 0:3 --queue-cpu-fanout"
             ]
         );
-        let lines = nft(selection(Hook::Input, Family::Ipv6), Action::Queue(range));
+        let lines = nft(
+            selection(Hook::Input, Family::Ipv6),
+            Action::Queue { queues: range, bypass: None },
+        );
         assert!(lines[1].contains("hook input"));
         assert!(lines[3].ends_with("queue flags fanout to 0-3"));
         assert!(lines.iter().all(|line| !line.contains("bypass")));
     }
 
     #[test]
+    fn a_bypass_stands_before_the_queue_rule() {
+        let bypass = Some("0x10/0x30".parse().unwrap());
+        let action = Action::Queue { queues: "0".parse().unwrap(), bypass };
+        let selection = selection(Hook::Forward, Family::Ipv4);
+        let lines = iptables(selection, action);
+        assert!(lines[0].ends_with("-m mark --mark 0x10/0x30 -j CONNMARK --set-xmark 0x10/0x30"));
+        assert!(lines[1].ends_with("-m mark --mark 0x10/0x30 -j MARK --set-xmark 0x0/0x30"));
+        assert!(lines[2].ends_with("-i engine+ -p udp -m connmark --mark 0x10/0x30 -j ACCEPT"));
+        assert!(lines[3].ends_with("NFQUEUE --queue-num 0") && lines.len() == 4);
+        let lines = nft(selection, action);
+        assert!(lines[3].ends_with("meta mark & 48 == 16 ct mark set ct mark & 4294967247 | 16"));
+        assert!(lines[6].ends_with("queue to 0") && lines.len() == 7);
+        for bad in ["", "0", "2/1", "x", "0x"] {
+            assert!(bad.parse::<Mark>().is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
     fn one_queue_is_no_range() {
         let one: QueueRange = "5".parse().unwrap();
-        let lines = iptables(selection(Hook::Input, Family::Ipv6), Action::Queue(one));
+        let lines = iptables(
+            selection(Hook::Input, Family::Ipv6),
+            Action::Queue { queues: one, bypass: None },
+        );
         assert!(lines[0].starts_with("ip6tables") && lines[0].ends_with("NFQUEUE --queue-num 5"));
     }
 

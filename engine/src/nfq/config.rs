@@ -81,6 +81,12 @@ impl QueueRequest {
         Self { maxlen: Some(maxlen), ..Self::new(queue) }
     }
 
+    /// Changes how much of each packet is copied, for packets that are queued from now on.
+    #[must_use]
+    pub const fn set_copy_range(queue: u16, copy: CopyRange) -> Self {
+        Self { copy: Some(copy), ..Self::new(queue) }
+    }
+
     /// Gives the queue up. The kernel drops what is still queued.
     #[must_use]
     pub const fn unbind(queue: u16) -> Self {

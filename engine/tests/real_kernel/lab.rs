@@ -117,7 +117,7 @@ impl Sink {
     }
 }
 
-fn iptables(rule: &str) {
+pub(crate) fn iptables(rule: &str) {
     // -w: tests run side by side and the table has one lock.
     run("iptables", &format!("-w {rule}"));
 }

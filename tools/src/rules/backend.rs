@@ -5,13 +5,14 @@
 
 use std::fmt;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow, bail, ensure};
 use clap::ValueEnum;
 
 use super::command::Refusal;
 use super::iptables::{Flavour, Refused};
 use super::nft;
 use super::spec::RuleSpec;
+use crate::usage;
 
 /// What `--backend` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -19,6 +20,32 @@ pub(super) enum Backend {
     Auto,
     Nft,
     Iptables,
+}
+
+impl Backend {
+    /// Only nft rejects in prerouting, and only on kernels from 5.9 on (`nft_reject_validate`). An older one would refuse
+    /// the load after it had made the base chain, which empties all queues: so its release is read instead.
+    pub(super) fn check_reject_in_prerouting(self) -> anyhow::Result<()> {
+        if self != Self::Nft {
+            bail!(usage(
+                "--reject-mark in the hook prerouting takes nft: add --backend nft, or write --hook forward"
+            ));
+        }
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")
+            .context("reading the kernel's release")?;
+        ensure!(
+            release_of(&release) >= Some((5, 9)),
+            "kernel {} cannot reject in the hook prerouting, that takes 5.9 or later: write --hook forward",
+            release.trim()
+        );
+        Ok(())
+    }
+}
+
+/// `6.1.0-18-cloud-amd64` is 6 and 1.
+fn release_of(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 /// What `--backend auto` comes to.
@@ -98,3 +125,21 @@ fn iptables_remedy(refusal: &Refusal) -> &'static str {
 }
 
 const RUN_AS_ROOT: &str = "It takes CAP_NET_ADMIN: run this as root";
+
+#[cfg(test)]
+mod tests {
+    use super::release_of;
+
+    #[test]
+    fn a_release_is_read_as_two_numbers() {
+        for (text, release) in [
+            ("6.1.0-18-cloud-amd64\n", Some((6, 1))),
+            ("5.9-rc1", Some((5, 9))),
+            ("4.18.0", Some((4, 18))),
+            ("", None),
+            ("linux", None),
+        ] {
+            assert_eq!(release_of(text), release, "{text}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! The iptables backend: the same queue as nft's, for kernels without `nft_queue`.
 //!
-//! A chain of our own holds the rule, and a jump to it stands first in the hook's chain:
+//! A chain of our own holds the rule, behind those for packets that come back with a mark, and a jump to it stands first in the hook's chain:
 //!
 //! ```text
 //! iptables-restore --noflush   *filter
@@ -21,6 +21,7 @@ use std::fmt;
 
 use super::command::{Printed, Refusal, first_words, run};
 use super::spec::{Family, Hook, PortSet, RuleSpec};
+use crate::mark::MarkBits;
 
 pub(super) use chain::{Chain, find, install};
 
@@ -171,18 +172,38 @@ pub(super) fn script(spec: &RuleSpec, flavour: Flavour) -> String {
     versions(spec.family).iter().map(part).collect()
 }
 
-/// What `iptables-restore --noflush` loads: our chain, emptied if it is there, and its rule.
+/// What `iptables-restore --noflush` loads: our chain, emptied if it is there, and its rules.
 fn chain_file(spec: &RuleSpec) -> String {
     format!("*{}\n{}COMMIT\n", table_of(spec.hook), chain_lines(spec))
 }
 
 fn chain_lines(spec: &RuleSpec) -> String {
-    format!(":{} - [0:0]\n{}\n", spec.table, rule(spec))
+    let lines = front_rules(spec).into_iter().chain([rule(spec)]).map(|line| line + "\n");
+    format!(":{} - [0:0]\n{}", spec.table, lines.collect::<String>())
 }
 
-/// The rule, as it stands in the chain. The rule counts without being told to.
+/// The queue rule, as it stands in the chain. Every rule counts without being told to.
 fn rule(spec: &RuleSpec) -> String {
     let mut words = vec![format!("-A {}", spec.table)];
+    words.extend(conditions(spec));
+    let (first, last) = (spec.queues.first(), spec.queues.last());
+    words.push(if first == last {
+        format!("-j NFQUEUE --queue-num {first}")
+    } else {
+        format!("-j NFQUEUE --queue-balance {first}:{last}")
+    });
+    if spec.fans_out() {
+        words.push("--queue-cpu-fanout".to_owned());
+    }
+    if spec.bypass {
+        words.push("--queue-bypass".to_owned());
+    }
+    words.join(" ")
+}
+
+/// What the queue rule matches.
+fn conditions(spec: &RuleSpec) -> Vec<String> {
+    let mut words = Vec::new();
     let matches = &spec.matches;
     words.extend(matches.in_iface.as_ref().map(|name| format!("-i {name}")));
     words.extend(matches.out_iface.as_ref().map(|name| format!("-o {name}")));
@@ -203,19 +224,40 @@ fn rule(spec: &RuleSpec) -> String {
         // One space between words, as a shell would hand them on.
         raw.as_str().split_whitespace().collect::<Vec<_>>().join(" ")
     }));
-    let (first, last) = (spec.queues.first(), spec.queues.last());
-    words.push(if first == last {
-        format!("-j NFQUEUE --queue-num {first}")
-    } else {
-        format!("-j NFQUEUE --queue-balance {first}:{last}")
-    });
-    if spec.fans_out() {
-        words.push("--queue-cpu-fanout".to_owned());
+    words
+}
+
+/// The rules in front of the queue rule, for packets that an inspector has sent back with a mark.
+///
+/// A packet without conntrack is let through by a rule of its own, its mark left on: it can be told by no connection
+/// mark, and would be queued for ever. The last rule has the queue rule's conditions, since ACCEPT leaves the hook's
+/// whole chain, and so must not take what would have gone on to the rules below.
+fn front_rules(spec: &RuleSpec) -> Vec<String> {
+    let rule = |words: &str, target: &str| {
+        let blank = if words.is_empty() { "" } else { " " };
+        format!("-A {}{blank}{words} {COMMENT_OF_OURS} -j {target}", spec.table)
+    };
+    let marked = |bits: MarkBits| format!("-m mark --mark {bits}");
+    let mut rules = Vec::new();
+    if let Some(bits) = spec.marks.reject {
+        let tcp = format!("-p tcp {}", marked(bits));
+        rules.push(rule(&tcp, "REJECT --reject-with tcp-reset"));
+        rules.push(rule(&marked(bits), "REJECT"));
     }
-    if spec.bypass {
-        words.push("--queue-bypass".to_owned());
+    if let Some(bits) = spec.marks.repeat {
+        rules.push(rule(&marked(bits), "RETURN"));
     }
-    words.join(" ")
+    if let Some(bits) = spec.marks.bypass {
+        let marked = marked(bits);
+        let untracked = format!("{marked} -m conntrack --ctstate INVALID,UNTRACKED");
+        let mut bypassed = conditions(spec);
+        bypassed.push(format!("-m connmark --mark {bits}"));
+        rules.push(rule(&marked, &format!("CONNMARK --set-xmark {bits}")));
+        rules.push(rule(&untracked, "ACCEPT"));
+        rules.push(rule(&marked, &format!("MARK --set-xmark 0x0/{:#x}", bits.mask())));
+        rules.push(rule(&bypassed.join(" "), "ACCEPT"));
+    }
+    rules
 }
 
 /// What `fanq rules` calls the thing that `spec` makes.
@@ -249,6 +291,9 @@ const fn chain_of(hook: Hook) -> &'static str {
         Hook::Postrouting => "POSTROUTING",
     }
 }
+
+/// Stands in each rule of ours but the queue rule, which tells itself.
+const COMMENT_OF_OURS: &str = "-m comment --comment fanq";
 
 /// How long the programs wait for each other, in seconds.
 const LOCK_WAIT_S: &str = "5";

@@ -5,15 +5,17 @@
 //! is in `nft` and `iptables`.
 //!
 //! One loss is not prevented: conntrack unhooks itself when the last rule that uses it goes, and
-//! that empties the queues. To install a rule without conntrack over one that had it in its
-//! `--match` does just that; to wait for the queues first would mean to let packets pass
+//! that empties the queues. To install a rule without conntrack over one that had it, by
+//! `--bypass-mark` or in its `--match`, does just that; to wait for the queues first would mean to let packets pass
 //! uninspected.
 
 mod backend;
 mod command;
+mod installed;
 mod iptables;
 mod nft;
 mod remove;
+mod show;
 mod spec;
 
 use anyhow::{Context, bail};
@@ -23,7 +25,9 @@ use fanq::{CpuList, QueueRange};
 use crate::usage;
 use backend::{Backend, Choice, Neither};
 use iptables::Flavour;
-use spec::{Family, Hook, IfaceName, Matches, PortSet, Proto, RawMatch, RuleSpec, TableName};
+use spec::{
+    Family, Hook, IfaceName, Marks, Matches, PortSet, Proto, RawMatch, RuleSpec, TableName,
+};
 
 /// Example: fanq rules install --hook forward --queues 0-3 --fanout --bypass
 #[derive(Debug, Args)]
@@ -38,6 +42,8 @@ enum Action {
     Print(RuleArgs),
     /// Put the rule in place. If one of this name is there, it is replaced.
     Install(RuleArgs),
+    /// Show what is installed, with the packets that each rule has counted.
+    Show(show::ShowArgs),
     /// Take the rule out, wait until the queues are empty, and delete what install made.
     Remove(remove::RemoveArgs),
 }
@@ -90,6 +96,8 @@ struct RuleArgs {
     /// Only what this matches, in the backend's own syntax (iptables: without quotes)
     #[arg(long = "match", value_name = "TEXT", allow_hyphen_values = true)]
     raw: Option<RawMatch>,
+    #[command(flatten)]
+    marks: Marks,
 }
 
 impl RuleArgs {
@@ -107,6 +115,9 @@ impl RuleArgs {
                 Backend::Nft | Backend::Iptables => {}
             }
         }
+        if self.marks.reject.is_some() && self.hook == Hook::Prerouting {
+            self.place.backend.check_reject_in_prerouting()?;
+        }
         let spec = RuleSpec {
             table: self.place.table.clone(),
             family: self.family,
@@ -122,6 +133,7 @@ impl RuleArgs {
                 dport: self.dport.clone(),
                 raw: self.raw.clone(),
             },
+            marks: self.marks,
         };
         spec.check()?;
         Ok(spec)
@@ -140,6 +152,7 @@ pub(crate) fn run(args: &RulesArgs) -> anyhow::Result<()> {
     match &args.action {
         Action::Print(rule) => print(rule),
         Action::Install(rule) => install(rule),
+        Action::Show(args) => show::show(args),
         Action::Remove(args) => remove::remove(args),
     }
 }

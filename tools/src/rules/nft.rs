@@ -1,4 +1,5 @@
-//! The nft backend: a table of its own, with one chain for the hook and one queue rule in it.
+//! The nft backend: a table of its own, with one chain for the hook and the queue rule in it, behind those for
+//! packets that come back with a mark.
 //!
 //! ```text
 //! add table inet fanq
@@ -16,10 +17,19 @@
 use anyhow::bail;
 
 use super::command::{Printed, Refusal, run};
+use super::show::CountedRule;
 use super::spec::{Family, Hook, RuleSpec, TableName};
+use crate::mark::MarkBits;
 
-/// The rule, as it stands in the chain.
+/// The queue rule, as it stands in the chain.
 pub(super) fn rule(spec: &RuleSpec) -> String {
+    let mut words = conditions(spec);
+    words.push(format!("counter {} {MARK_OF_OURS}", queue_statement(spec)));
+    words.join(" ")
+}
+
+/// What the queue rule matches.
+fn conditions(spec: &RuleSpec) -> Vec<String> {
     let mut words = Vec::new();
     let matches = &spec.matches;
     words.extend(matches.in_iface.as_ref().map(|name| format!("iifname \"{name}\"")));
@@ -39,8 +49,40 @@ pub(super) fn rule(spec: &RuleSpec) -> String {
         words.extend(conditions.into_iter().flatten());
     }
     words.extend(matches.raw.as_ref().map(|raw| raw.as_str().to_owned()));
-    words.push(format!("counter {} {MARK_OF_OURS}", queue_statement(spec)));
-    words.join(" ")
+    words
+}
+
+/// The rules in front of the queue rule, for packets that an inspector has sent back with a mark.
+///
+/// A rule that reads or sets the connection mark ends at once for a packet without conntrack. So what lets the marked
+/// packet through is a rule of its own: that packet would be queued for ever.
+fn front_rules(spec: &RuleSpec) -> Vec<String> {
+    let marked =
+        |bits: MarkBits| format!("meta mark & {:#010x} == {:#010x}", bits.mask(), bits.value());
+    let mut rules = Vec::new();
+    if let Some(marked) = spec.marks.reject.map(marked) {
+        rules.push(format!("{marked} meta l4proto tcp counter reject with tcp reset"));
+        rules.push(format!("{marked} counter reject"));
+    }
+    if let Some(marked) = spec.marks.repeat.map(marked) {
+        rules.push(format!("{marked} counter return"));
+    }
+    if let Some(bits) = spec.marks.bypass {
+        let (marked, mask, value) = (marked(bits), bits.mask(), bits.value());
+        let (set, clear) = match !mask {
+            0 => (format!("{value:#010x}"), "0".to_owned()),
+            kept => (
+                format!("ct mark & {kept:#010x} | {value:#010x}"),
+                format!("meta mark & {kept:#010x}"),
+            ),
+        };
+        let mut bypassed = conditions(spec);
+        bypassed.push(format!("ct mark & {mask:#010x} == {value:#010x} counter accept"));
+        rules.push(format!("{marked} ct mark set {set} counter"));
+        rules.push(format!("{marked} counter meta mark set {clear} accept"));
+        rules.push(bypassed.join(" "));
+    }
+    rules.into_iter().map(|rule| format!("{rule} {MARK_OF_OURS}")).collect()
 }
 
 /// One of the four forms of the nftables wiki.
@@ -54,7 +96,7 @@ fn queue_statement(spec: &RuleSpec) -> String {
     format!("queue {flags}to {}", spec.queues)
 }
 
-/// What `nft -f -` loads. It may be loaded again: the chain stays, its rule is replaced.
+/// What `nft -f -` loads. It may be loaded again: the chain stays, its rules are replaced.
 pub(super) fn file(spec: &RuleSpec) -> String {
     file_beside(spec, &[])
 }
@@ -65,28 +107,33 @@ fn file_beside(spec: &RuleSpec, present: &[NftTable]) -> String {
     let (family, table, hook) = (family_of(spec.family), &spec.table, spec.hook);
     let others = present.iter().map(|other| other.family).filter(|other| *other != family);
     let flushes = others.map(|other| format!("flush table {other} {table}\n"));
+    let rules = front_rules(spec).into_iter().chain([rule(spec)]);
+    let adds = rules.map(|rule| format!("add rule {family} {table} {hook} {rule}\n"));
     format!(
         "add table {family} {table}\n\
          add chain {family} {table} {hook} \
          {{ type filter hook {hook} priority filter; policy accept; }}\n\
          flush table {family} {table}\n\
-         {}add rule {family} {table} {hook} {}\n",
+         {}{}",
         flushes.collect::<String>(),
-        rule(spec)
+        adds.collect::<String>()
     )
 }
 
-/// Asks the kernel whether it takes the rule, and changes nothing.
+/// Asks the kernel whether it takes the rules, and changes nothing.
 ///
-/// Without the raw match: in a dry run that may be the only rule to use conntrack, and when the
-/// last such rule goes, conntrack unhooks, which empties the queues as well.
+/// Without the raw match and the bypass rules: in a dry run they may be the only ones to use
+/// conntrack, and when the last such rule goes, conntrack unhooks, which empties the queues as well.
 pub(super) fn probe(spec: &RuleSpec) -> Result<(), Refusal> {
     let family = family_of(spec.family);
+    let mut spec = spec.without_raw();
+    spec.marks.bypass = None;
+    let rules = front_rules(&spec).into_iter().chain([rule(&spec)]);
+    let adds = rules.map(|rule| format!("add rule {family} fanq_probe regular {rule}\n"));
     let text = format!(
         "add table {family} fanq_probe\n\
-         add chain {family} fanq_probe regular\n\
-         add rule {family} fanq_probe regular {}\n",
-        rule(&spec.without_raw())
+         add chain {family} fanq_probe regular\n{}",
+        adds.collect::<String>()
     );
     run("nft", &["-c", "-f", "-"], &text).map(drop)
 }
@@ -141,6 +188,12 @@ impl NftTable {
         load(&lines.collect::<String>()).map(drop)
     }
 
+    /// Its rules and what they have counted.
+    pub(super) fn counted(&self) -> Result<Vec<CountedRule>, Refusal> {
+        let listing = run("nft", &["list", "table", self.family, self.name.as_str()], "")?.stdout;
+        Ok(counted_in(&listing))
+    }
+
     /// Deletes it. This throws away every packet that waits in any queue of the network namespace.
     pub(super) fn delete(&self) -> Result<(), Refusal> {
         load(&format!("delete table {} {}\n", self.family, self.name)).map(drop)
@@ -160,6 +213,20 @@ pub(super) fn title(spec: &RuleSpec) -> String {
 
 fn load(text: &str) -> Result<Printed, Refusal> {
     run("nft", &["-f", "-"], text)
+}
+
+/// The rules of a listed table, without our comment, their counters apart.
+fn counted_in(listing: &str) -> Vec<CountedRule> {
+    let rules = listing.lines().filter_map(|line| line.trim().strip_suffix(MARK_OF_OURS));
+    let counted = |rule: &str| {
+        let (before, after) = rule.split_once("counter packets ")?;
+        let (packets, rest) = after.split_once(" bytes ")?;
+        let (bytes, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+        let counted = Some((packets.parse().ok()?, bytes.parse().ok()?));
+        Some(CountedRule { counted, text: format!("{before}{rest}").trim().to_owned() })
+    };
+    let plain = |rule: &str| CountedRule { counted: None, text: rule.to_owned() };
+    rules.map(str::trim).map(|rule| counted(rule).unwrap_or_else(|| plain(rule))).collect()
 }
 
 /// The hooks of a listed table's chains; the first line that is not ours, if there is one.

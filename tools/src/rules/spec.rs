@@ -3,6 +3,7 @@
 //! Invariant: a [`RuleSpec`] that exists can be written down for either backend, and its names hold
 //! no character that either would read as syntax. The raw text of `--match` is the one exception.
 
+mod marks;
 mod matches;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use fanq::QueueRange;
 
 use crate::usage;
 
+pub(super) use marks::Marks;
 pub(super) use matches::{IfaceName, PortSet, Proto, RawMatch};
 
 /// One queue rule.
@@ -27,6 +29,7 @@ pub(super) struct RuleSpec {
     pub(super) fanout: bool,
     pub(super) bypass: bool,
     pub(super) matches: Matches,
+    pub(super) marks: Marks,
 }
 
 /// Which packets the rule takes: all that meet every condition given.
@@ -60,7 +63,7 @@ impl RuleSpec {
         if (sport.is_some() || dport.is_some()) && !proto.is_some_and(Proto::has_ports) {
             return Err(usage("--sport and --dport need --proto tcp, udp or sctp"));
         }
-        Ok(())
+        self.marks.check(hook)
     }
 
     /// Whether the kernel is to choose the queue by CPU. With one queue there is nothing to choose.
@@ -87,7 +90,7 @@ impl fmt::Display for RuleSpec {
         if self.bypass {
             f.write_str(", bypass")?;
         }
-        Ok(())
+        self.marks.fmt(f)
     }
 }
 

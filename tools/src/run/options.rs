@@ -14,7 +14,11 @@ use fanq::{
 };
 use serde::Deserialize;
 
-use crate::policy::Policy;
+use super::bypass::{Bypass, BypassBy};
+use super::mode::Mode;
+use crate::eve::EveTarget;
+use crate::mark::MarkBits;
+use crate::policy::{Policy, PolicyChoice};
 use crate::usage;
 
 /// Every setting, each of which may be missing.
@@ -61,9 +65,32 @@ struct Settings {
     /// Niceness of the workers, -20 to 19; below 0 they go before what fills their queues [default: -5]
     #[arg(long, value_name = "NICE", allow_negative_numbers = true)]
     nice: Option<i8>,
-    /// What happens to packets: accept, drop, or drop:PERCENT [default: accept]
+    /// What happens to packets: accept, drop, drop:PERCENT, or what the rules in FILE.toml say, which are read again on
+    /// SIGHUP [default: accept]
     #[arg(long, value_name = "POLICY")]
-    policy: Option<Text<Policy>>,
+    policy: Option<Text<PolicyChoice>>,
+    /// Write alerts, drops and statistics as EVE JSON lines to a file, opened again on SIGHUP, or to a listening
+    /// socket: FILE or unix:PATH [default: nowhere]
+    #[arg(long, value_name = "TARGET")]
+    eve: Option<Text<EveTarget>>,
+    /// Write statistics to it every so many seconds [default: never]
+    #[arg(long, value_name = "SECONDS")]
+    eve_stats: Option<f64>,
+    /// Where accepted packets go: accept, repeat:MARK[/MASK] (back to the rules, which want --repeat-mark), or
+    /// route:QUEUE[,bypass][,mark=MARK[/MASK]] (to another queue) [default: accept]
+    #[arg(long, value_name = "MODE")]
+    mode: Option<Text<Mode>>,
+    /// Bypass a flow once a worker has seen so many of its packets: later ones do not come to the queue. Needs
+    /// --bypass-mark
+    #[arg(long, value_name = "PACKETS")]
+    bypass_after: Option<u32>,
+    /// The mark of bypassed connections, which the rules must have as well (fanq rules --bypass-mark)
+    #[arg(long, value_name = "MARK[/MASK]")]
+    bypass_mark: Option<Text<MarkBits>>,
+    /// Who marks the connection: the rules, told by the packet mark, or the verdict (ct; not on every kernel)
+    /// [default: mark]
+    #[arg(long, value_name = "HOW")]
+    bypass_by: Option<BypassBy>,
     /// Busy time for each packet, 0 to 1000000000 ns, to stand for an inspector's work [default: 0]
     #[arg(long, value_name = "NS")]
     work_ns: Option<u32>,
@@ -100,7 +127,11 @@ pub(crate) enum SummaryFormat {
 #[derive(Debug)]
 pub(crate) struct RunOptions {
     pub(crate) engine: EngineConfig,
-    pub(crate) policy: Policy,
+    pub(crate) policy: PolicyChoice,
+    pub(crate) eve: Option<EveTarget>,
+    pub(crate) eve_stats_every: Option<Duration>,
+    pub(crate) mode: Mode,
+    pub(crate) bypass: Option<Bypass>,
     pub(crate) work_ns: u32,
     pub(crate) stats_every: Option<Duration>,
     pub(crate) summary: SummaryFormat,
@@ -134,9 +165,23 @@ impl RunOptions {
         }
         engine.queue.flags = flags;
         engine.check().map_err(usage)?;
+        if settings.eve_stats.is_some() && settings.eve.is_none() {
+            return Err(usage("eve-stats needs a log to write to: add --eve FILE"));
+        }
+        let mode = settings.mode.map_or(Mode::Accept, |text| text.0);
+        check_mode(mode, queues)?;
+        let mark = settings.bypass_mark.map(|text| text.0);
+        let bypass = bypass(settings.bypass_after, mark, settings.bypass_by)?;
+        if bypass.is_some() {
+            check_headers_are_copied(engine.queue.copy_range)?;
+        }
         Ok(Self {
             engine,
-            policy: settings.policy.map_or(Policy::Accept, |text| text.0),
+            mode,
+            bypass,
+            policy: settings.policy.map_or(PolicyChoice::Plain(Policy::Accept), |text| text.0),
+            eve: settings.eve.map(|text| text.0),
+            eve_stats_every: settings.eve_stats.map(|s| seconds("eve-stats", s)).transpose()?,
             work_ns: work_ns(settings.work_ns.unwrap_or(0))?,
             stats_every: settings.stats.map(|s| seconds("stats", s)).transpose()?,
             summary: settings.summary.unwrap_or(SummaryFormat::Text),
@@ -177,6 +222,12 @@ impl Settings {
             wait: self.wait.or(other.wait),
             nice: self.nice.or(other.nice),
             policy: self.policy.or(other.policy),
+            eve: self.eve.or(other.eve),
+            eve_stats: self.eve_stats.or(other.eve_stats),
+            mode: self.mode.or(other.mode),
+            bypass_after: self.bypass_after.or(other.bypass_after),
+            bypass_mark: self.bypass_mark.or(other.bypass_mark),
+            bypass_by: self.bypass_by.or(other.bypass_by),
             work_ns: self.work_ns.or(other.work_ns),
             stats: self.stats.or(other.stats),
             summary: self.summary.or(other.summary),
@@ -202,6 +253,53 @@ fn one_queue_per_cpu() -> anyhow::Result<QueueRange> {
     let online = CpuList::online("/".as_ref()).context("reading the online CPUs")?;
     let last = u16::try_from(online.len().saturating_sub(1)).unwrap_or(u16::MAX);
     QueueRange::new(0, last).map_err(usage)
+}
+
+/// A packet that is routed to a queue of ours would come back for ever.
+fn check_mode(mode: Mode, queues: QueueRange) -> anyhow::Result<()> {
+    match mode {
+        Mode::Route(route) if (queues.first()..=queues.last()).contains(&route.queue) => {
+            Err(usage(format!(
+                "mode route:{} leads back into the queues {queues}, for ever: name a queue of another program",
+                route.queue
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn bypass(
+    after: Option<u32>,
+    mark: Option<MarkBits>,
+    by: Option<BypassBy>,
+) -> anyhow::Result<Option<Bypass>> {
+    match (after, mark) {
+        (Some(0), _) => {
+            Err(usage("bypass-after 0 is out of range: a flow is known from its packet 1 on"))
+        }
+        (Some(after), Some(mark)) => Ok(Some(Bypass { after, mark, by: by.unwrap_or_default() })),
+        (Some(_), None) => Err(usage(
+            "bypass-after needs bypass-mark, the one that the rules have: --bypass-mark 0x1",
+        )),
+        (None, None) if by.is_none() => Ok(None),
+        (None, _) => Err(usage("bypass-mark and bypass-by need bypass-after: --bypass-after 10")),
+    }
+}
+
+/// Flows are told by addresses and ports.
+fn check_headers_are_copied(copy_range: CopyRange) -> anyhow::Result<()> {
+    let copied = match copy_range {
+        CopyRange::Full => return Ok(()),
+        CopyRange::Bytes(bytes) => bytes,
+        CopyRange::Meta => 0,
+    };
+    if copied < HEADER_BYTES {
+        return Err(usage(format!(
+            "bypass-after tells flows by their headers, which a copy range of {copied} bytes leaves out: write \
+             full, or {HEADER_BYTES} or more"
+        )));
+    }
+    Ok(())
 }
 
 fn set<T>(setting: &mut T, value: Option<T>) {
@@ -303,6 +401,9 @@ impl FromStr for WaitText {
         }
     }
 }
+
+/// IPv4's longest header, and of TCP's as much as holds the ports and flags; IPv6's header is shorter.
+const HEADER_BYTES: u16 = 60 + 14;
 
 /// A second.
 const WORK_NS_MAX: u32 = 1_000_000_000;

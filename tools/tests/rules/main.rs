@@ -11,6 +11,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test's own helpers cannot do ends the test")]
 
+mod ends;
+mod marks;
 mod namespace;
 
 use std::os::unix::fs::PermissionsExt;
@@ -359,6 +361,11 @@ fn wrong_requests_have_an_exit_status_of_their_own() {
         "rules install --queues 3-0",
         "rules install --table a;b",
         "rules install --in-iface a --in-iface b",
+        "rules install --bypass-mark 0",
+        "rules install --bypass-mark 2/1",
+        "rules install --bypass-mark 1 --repeat-mark 1/3",
+        "rules install --hook postrouting --reject-mark 1",
+        "rules install --hook prerouting --reject-mark 1 --backend iptables",
         "rules remove --drain-limit -1",
         "rules",
     ] {
@@ -366,5 +373,3 @@ fn wrong_requests_have_an_exit_status_of_their_own() {
         assert_eq!(output.status.code(), Some(2), "{arguments}");
     }
 }
-
-// --- what the tests are made of ---

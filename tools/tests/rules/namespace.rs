@@ -3,10 +3,11 @@
 //!
 //! Invariant: what a test starts ends with it, and a machine that lacks something is skipped aloud.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 pub(crate) const FANQ: &str = env!("CARGO_BIN_EXE_fanq");
@@ -157,33 +158,66 @@ impl From<Output> for Done {
 }
 
 /// A program that owns queues 0 and 1.
-pub(crate) struct Reader(pub(crate) Running);
+pub(crate) struct Reader {
+    process: Running,
+    said: Receiver<String>,
+}
 
 impl Reader {
     pub(crate) fn start(space: &Namespace) -> Self {
-        let mut command =
-            space.command(&[&space.fanq, "run", "--queues", "0-1", "--placement", "none"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Self::with(space, "")
+    }
+
+    /// With more options for `fanq run`.
+    pub(crate) fn with(space: &Namespace, options: &str) -> Self {
+        Self::on(space, "0-1", options)
+    }
+
+    /// On other queues.
+    pub(crate) fn on(space: &Namespace, queues: &str, options: &str) -> Self {
+        let mut words = vec![&space.fanq, "run", "--queues", queues, "--placement", "none"];
+        words.extend(["--summary", "json"]);
+        words.extend(options.split_ascii_whitespace());
+        let mut command = space.command(&words);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Running(command.spawn().unwrap());
         let stderr = BufReader::new(process.0.stderr.take().unwrap());
         let (say, said) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
-                // Nobody listens after `ready:`.
+                // Nobody may listen any more.
                 let _ = say.send(line);
             }
         });
+        let reader = Self { process, said };
+        reader.wait_for("ready:");
+        reader
+    }
+
+    /// Waits for a line on its standard error.
+    pub(crate) fn wait_for(&self, beginning: &str) {
+        let mut before = Vec::new();
         loop {
-            let line = said.recv_timeout(Duration::from_secs(20)).expect("fanq run is not ready");
-            if line.starts_with("ready:") {
-                return Self(process);
+            match self.said.recv_timeout(Duration::from_secs(20)) {
+                Ok(line) if line.starts_with(beginning) => return,
+                Ok(line) => before.push(line),
+                Err(_) => panic!("fanq run never said {beginning:?} but {before:?}"),
             }
         }
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let script = format!("kill -{name} {}", self.0.0.id());
+        let script = format!("kill -{name} {}", self.process.0.id());
         assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    }
+
+    /// Ends it well, and returns its account.
+    pub(crate) fn finish(mut self) -> String {
+        self.signal("TERM");
+        let mut summary = String::new();
+        self.process.0.stdout.take().unwrap().read_to_string(&mut summary).unwrap();
+        assert!(self.process.0.wait().unwrap().success(), "{summary}");
+        summary
     }
 }
 

@@ -1,6 +1,6 @@
 //! Our chain where it is installed: found, put there, taken out of the packets' way, deleted.
 //!
-//! Invariant: a chain that holds anything but queue rules is not ours and is left alone. What fails
+//! Invariant: a chain that holds anything but queue rules and rules with our comment is not ours and is left alone. What fails
 //! half way is taken back, so after a failed install all is as it was.
 
 use std::fmt;
@@ -8,8 +8,9 @@ use std::fmt;
 use anyhow::{Context, bail};
 
 use super::super::command::{Refusal, run};
+use super::super::show::CountedRule;
 use super::super::spec::{RuleSpec, TableName};
-use super::{Flavour, IpVersion, chain_lines, chain_of, table_of, versions};
+use super::{COMMENT_OF_OURS, Flavour, IpVersion, chain_lines, chain_of, table_of, versions};
 
 /// A chain that fanq made, in one table of one version of IP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,9 +41,18 @@ impl Chain {
         self.flavour.restore(self.version, &self.table, &lines)
     }
 
+    /// Its rules and what they have counted.
+    pub(in crate::rules) fn counted(&self) -> Result<Vec<CountedRule>, Refusal> {
+        let program = self.flavour.program(self.version, "-save");
+        let saved = run(&program, &["-c", "-t", &self.table], "")?.stdout;
+        let own_rule = format!("-A {} ", self.name);
+        Ok(saved.lines().filter_map(|line| counted_in(line, &own_rule)).collect())
+    }
+
     /// Whether deleting it may empty the queues. No base chain goes with it; but when the last rule
     /// that uses conntrack goes, conntrack unhooks itself, and other matches do the like
-    /// (`socket`). So only matches that are known to hook nothing count as safe.
+    /// (`socket`). So only matches that are known to hook nothing count as safe. Of our own rules the
+    /// target CONNMARK uses it too, and is never there without the match `connmark`.
     pub(in crate::rules) fn may_unhook(&self) -> bool {
         let unsafe_match = |rule: &String| {
             let words: Vec<_> = rule.split(' ').collect();
@@ -105,7 +115,9 @@ fn chains_in(
         }
         let Some(chain) = found.last_mut().filter(|chain| chain.table == table) else { continue };
         if line.starts_with(&own_rule) {
-            if !line.contains(" -j NFQUEUE") {
+            let is_ours =
+                line.contains(" -j NFQUEUE") || line.contains(&format!("{COMMENT_OF_OURS} "));
+            if !is_ours {
                 bail!(
                     "{chain} holds what fanq did not put there (`{line}`), so it is left as it is. \
                      Delete that, or give another name with --table"
@@ -121,6 +133,14 @@ fn chains_in(
         }
     }
     Ok(found)
+}
+
+/// A rule as `iptables-save -c` writes it, `[PACKETS:BYTES] -A CHAIN ...`, without our comment.
+fn counted_in(line: &str, own_rule: &str) -> Option<CountedRule> {
+    let (counters, rule) = line.strip_prefix('[')?.split_once("] ")?;
+    let (packets, bytes) = counters.split_once(':')?;
+    let text = rule.strip_prefix(own_rule)?.replace(&format!("{COMMENT_OF_OURS} "), "");
+    Some(CountedRule { counted: Some((packets.parse().ok()?, bytes.parse().ok()?)), text })
 }
 
 /// Puts the rule in place for each version of IP that it is for, and takes away what an earlier
@@ -223,8 +243,8 @@ impl Flavour {
 }
 
 /// Matches that look at the packet only. `comment` looks at nothing.
-const HOOKLESS_MATCHES: [&str; 9] =
-    ["tcp", "udp", "udplite", "sctp", "dccp", "icmp", "icmp6", "multiport", "comment"];
+const HOOKLESS_MATCHES: [&str; 10] =
+    ["tcp", "udp", "udplite", "sctp", "dccp", "icmp", "icmp6", "multiport", "mark", "comment"];
 
 #[cfg(test)]
 mod tests;

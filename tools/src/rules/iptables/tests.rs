@@ -1,6 +1,6 @@
 //! Goal: the four forms, every match, both versions of IP, as iptables reads them.
 
-use super::super::spec::Matches;
+use super::super::spec::{Marks, Matches};
 use super::*;
 
 fn spec(queues: &str, fanout: bool, bypass: bool) -> RuleSpec {
@@ -12,6 +12,7 @@ fn spec(queues: &str, fanout: bool, bypass: bool) -> RuleSpec {
         fanout,
         bypass,
         matches: Matches::default(),
+        marks: Marks::default(),
     }
 }
 
@@ -47,6 +48,32 @@ fn matches_come_before_the_target() {
         "-A fanq -i eth0 -o br-lan -p udp --dport 1000:2000 -m multiport --sports 53,80,8000:8080 \
          -m conntrack --ctstate NEW -j NFQUEUE --queue-num 5"
     );
+}
+
+#[test]
+fn marks_have_rules_in_front_of_the_queue_rule() {
+    let mut spec = spec("3", false, false);
+    spec.matches.proto = Some("udp".parse().unwrap());
+    spec.marks = Marks {
+        bypass: Some("0x10/0x30".parse().unwrap()),
+        reject: Some("0x40".parse().unwrap()),
+        repeat: Some("0x80".parse().unwrap()),
+    };
+    let ours = "-m comment --comment fanq";
+    let expected = format!(
+        "\
+:fanq - [0:0]
+-A fanq -p tcp -m mark --mark 0x40/0x40 {ours} -j REJECT --reject-with tcp-reset
+-A fanq -m mark --mark 0x40/0x40 {ours} -j REJECT
+-A fanq -m mark --mark 0x80/0x80 {ours} -j RETURN
+-A fanq -m mark --mark 0x10/0x30 {ours} -j CONNMARK --set-xmark 0x10/0x30
+-A fanq -m mark --mark 0x10/0x30 -m conntrack --ctstate INVALID,UNTRACKED {ours} -j ACCEPT
+-A fanq -m mark --mark 0x10/0x30 {ours} -j MARK --set-xmark 0x0/0x30
+-A fanq -p udp -m connmark --mark 0x10/0x30 {ours} -j ACCEPT
+-A fanq -p udp -j NFQUEUE --queue-num 3
+"
+    );
+    assert_eq!(chain_lines(&spec), expected);
 }
 
 #[test]

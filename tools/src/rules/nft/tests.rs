@@ -1,6 +1,6 @@
 //! Goal: the four forms, every match, and nothing of others taken for ours.
 
-use super::super::spec::Matches;
+use super::super::spec::{Marks, Matches};
 use super::*;
 
 fn spec(queues: &str, fanout: bool, bypass: bool) -> RuleSpec {
@@ -12,6 +12,7 @@ fn spec(queues: &str, fanout: bool, bypass: bool) -> RuleSpec {
         fanout,
         bypass,
         matches: Matches::default(),
+        marks: Marks::default(),
     }
 }
 
@@ -76,6 +77,39 @@ fn matches_come_before_the_counter() {
 }
 
 #[test]
+fn marks_have_rules_in_front_of_the_queue_rule() {
+    let mut spec = RuleSpec { family: Family::Ipv4, ..spec("0-1", true, false) };
+    spec.matches.proto = Some("tcp".parse().unwrap());
+    spec.marks = Marks {
+        bypass: Some("0x10/0x30".parse().unwrap()),
+        reject: Some("0x40".parse().unwrap()),
+        repeat: Some("0x80".parse().unwrap()),
+    };
+    let expected = "\
+add table ip fanq
+add chain ip fanq forward { type filter hook forward priority filter; policy accept; }
+flush table ip fanq
+add rule ip fanq forward meta mark & 0x00000040 == 0x00000040 meta l4proto tcp counter reject with tcp reset comment \"fanq\"
+add rule ip fanq forward meta mark & 0x00000040 == 0x00000040 counter reject comment \"fanq\"
+add rule ip fanq forward meta mark & 0x00000080 == 0x00000080 counter return comment \"fanq\"
+add rule ip fanq forward meta mark & 0x00000030 == 0x00000010 ct mark set ct mark & 0xffffffcf | 0x00000010 counter comment \"fanq\"
+add rule ip fanq forward meta mark & 0x00000030 == 0x00000010 counter meta mark set meta mark & 0xffffffcf accept comment \"fanq\"
+add rule ip fanq forward meta l4proto tcp ct mark & 0x00000030 == 0x00000010 counter accept comment \"fanq\"
+add rule ip fanq forward meta l4proto tcp counter queue flags fanout to 0-1 comment \"fanq\"
+";
+    assert_eq!(file(&spec), expected);
+}
+
+#[test]
+fn a_mark_of_all_bits_is_set_whole() {
+    let mut spec = spec("3", false, false);
+    spec.marks.bypass = Some("7/0xffffffff".parse().unwrap());
+    let rules = front_rules(&spec);
+    assert!(rules[0].contains("== 0x00000007 ct mark set 0x00000007 counter"), "{rules:?}");
+    assert!(rules[1].contains("meta mark set 0 accept"), "{rules:?}");
+}
+
+#[test]
 fn a_listing_of_ours_is_recognised() {
     let listing = "\
 table inet fanq {
@@ -92,6 +126,29 @@ table inet fanq {
 ";
     assert_eq!(chains_if_ours(listing), Ok(vec![Hook::Forward, Hook::Input]));
     assert_eq!(chains_if_ours("table inet fanq {\n}\n"), Ok(vec![]));
+}
+
+#[test]
+fn counters_are_read_from_a_listing() {
+    let listing = "\
+table inet fanq {
+\tchain forward {
+\t\ttype filter hook forward priority filter; policy accept;
+\t\taccept comment \"fanq\"
+\t\tmeta mark 0x00000001 counter packets 3 bytes 180 accept comment \"fanq\"
+\t\tmeta mark 0x00000001 ct mark set 0x00000001 counter packets 4 bytes 240 comment \"fanq\"
+\t}
+}
+";
+    let rule = |counted, text: &str| CountedRule { counted, text: text.to_owned() };
+    assert_eq!(
+        counted_in(listing),
+        [
+            rule(None, "accept"),
+            rule(Some((3, 180)), "meta mark 0x00000001 accept"),
+            rule(Some((4, 240)), "meta mark 0x00000001 ct mark set 0x00000001"),
+        ]
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ fn spec() -> RuleSpec {
         fanout: false,
         bypass: false,
         matches: Matches::default(),
+        marks: Marks::default(),
     }
 }
 
@@ -145,9 +146,30 @@ fn conditions_that_never_hold_are_refused() {
 }
 
 #[test]
+fn marks_are_told_apart_and_rejecting_has_its_hooks() {
+    let refused = |hook, bypass: &str, reject: &str| {
+        let mark = |text: &str| (!text.is_empty()).then(|| text.parse().unwrap());
+        let marks = Marks { bypass: mark(bypass), reject: mark(reject), repeat: None };
+        let error = RuleSpec { hook, marks, ..spec() }.check().err();
+        error.map(|error| {
+            assert!(error.is::<crate::UsageError>());
+            error.to_string()
+        })
+    };
+    let same = refused(Hook::Forward, "1", "1/3").unwrap();
+    assert!(same.contains("--reject-mark 0x1/0x3 and --bypass-mark 0x1/0x1"), "{same}");
+    assert_eq!(refused(Hook::Forward, "1", "2"), None);
+    assert_eq!(refused(Hook::Forward, "1/3", "2/3"), None);
+    assert_eq!(refused(Hook::Postrouting, "1", ""), None);
+    assert!(refused(Hook::Postrouting, "", "1").unwrap().contains("--hook forward"));
+}
+
+#[test]
 fn one_queue_needs_no_fanout() {
     let mut spec = RuleSpec { fanout: true, bypass: true, ..spec() };
     assert_eq!(spec.to_string(), "hook forward, queues 0-3, fanout, bypass");
     spec.queues = "5".parse().unwrap();
     assert_eq!(spec.to_string(), "hook forward, queue 5, bypass");
+    spec.marks.bypass = Some("1".parse().unwrap());
+    assert_eq!(spec.to_string(), "hook forward, queue 5, bypass, bypass-mark 0x1/0x1");
 }

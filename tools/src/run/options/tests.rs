@@ -24,6 +24,12 @@ fn a_file_may_set_everything() {
         wait = "spin:50"
         nice = 0
         policy = "drop:10"
+        eve = "unix:/run/eve.sock"
+        eve-stats = 8
+        mode = "route:7,bypass"
+        bypass-after = 10
+        bypass-mark = 16
+        bypass-by = "ct"
         stats = 1
         summary = "json"
         drain-limit = 2.5
@@ -48,7 +54,12 @@ fn a_file_may_set_everything() {
     assert_eq!(wish(QueueFlag::SecurityContext), FlagWish::Off);
     assert_eq!(engine.nice, 0);
     assert_eq!(engine.wait, Wait::Spin(Duration::from_micros(50)));
-    assert_eq!(options.policy, Policy::DropShare(0.1));
+    assert_eq!(options.policy, PolicyChoice::Plain(Policy::DropShare(0.1)));
+    assert_eq!(options.eve, Some(EveTarget::Socket("/run/eve.sock".into())));
+    assert_eq!(options.eve_stats_every, Some(Duration::from_secs(8)));
+    assert_eq!(Ok(options.mode), "route:7,bypass".parse());
+    let mark = "0x10".parse().unwrap();
+    assert_eq!(options.bypass, Some(Bypass { after: 10, mark, by: BypassBy::Ct }));
     assert_eq!(options.stats_every, Some(Duration::from_secs(1)));
     assert_eq!(options.summary, SummaryFormat::Json);
     assert_eq!(options.drain_limit, Duration::from_millis(2500));
@@ -60,7 +71,9 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(options.engine, EngineConfig::new(QueueRange::new(5, 5).unwrap()));
     assert_eq!((options.engine.batch, options.engine.queue.maxlen), (64, 16_384));
     assert_eq!(options.engine.queue.rcvbuf, 64 * fanq::MIB);
-    assert_eq!(options.policy, Policy::Accept);
+    assert_eq!(options.policy, PolicyChoice::Plain(Policy::Accept));
+    assert_eq!(options.mode, Mode::Accept);
+    assert_eq!(options.bypass, None);
     assert_eq!(options.stats_every, None);
 }
 
@@ -91,6 +104,16 @@ fn bad_values_are_named() {
         ("wait = 'spin'", "spin:<microseconds>"),
         ("wait = 'spin:0'", "out of range"),
         ("policy = 'reject'", "drop:<percent"),
+        ("eve = 'unix:'", "FILE or unix:PATH"),
+        ("eve-stats = 1", "add --eve FILE"),
+        ("mode = 'nfq'", "repeat:MARK"),
+        ("mode = 'repeat:0'", "set a bit"),
+        ("queues = '0-3'\nmode = 'route:3'", "for ever"),
+        ("bypass-after = 0\nbypass-mark = 1", "bypass-after 0"),
+        ("bypass-after = 10", "--bypass-mark 0x1"),
+        ("bypass-mark = 1", "--bypass-after 10"),
+        ("bypass-by = 'ct'", "--bypass-after 10"),
+        ("bypass-after = 1\nbypass-mark = 1\ncopy-range = 64", "74 or more"),
         ("placement = 'spare:'", "no list of CPUs"),
         ("placement = 'here'", "same, spare"),
         ("stats = 0", "stats 0 is out of range"),

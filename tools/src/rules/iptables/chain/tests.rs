@@ -48,6 +48,37 @@ fn conntrack_and_the_unknown_may_unhook() {
 }
 
 #[test]
+fn rules_for_marks_are_ours_and_count() {
+    let saved = "\
+*filter
+:fanq - [0:0]
+[1:60] -A fanq -p tcp -m mark --mark 0x40/0x40 -m comment --comment fanq -j REJECT --reject-with tcp-reset
+[2:99] -A fanq -m mark --mark 0x1/0x1 -m comment --comment fanq2 -j ACCEPT
+[3:180] -A fanq -j NFQUEUE --queue-num 3
+COMMIT
+";
+    let rules: Vec<_> = saved.lines().filter_map(|line| counted_in(line, "-A fanq ")).collect();
+    let rejecting = "-p tcp -m mark --mark 0x40/0x40 -j REJECT --reject-with tcp-reset".to_owned();
+    assert_eq!(rules[0], CountedRule { counted: Some((1, 60)), text: rejecting });
+    assert_eq!(rules[2].counted, Some((3, 180)));
+    // As iptables-save writes it without -c.
+    let plain = |line: &str| {
+        line.split_once("] -A").map_or(line.to_owned(), |(_, rest)| format!("-A{rest}"))
+    };
+    let saved: String = saved.lines().map(|line| plain(line) + "\n").collect();
+    assert!(read(&saved, "fanq").unwrap_err().to_string().contains("fanq2"));
+    let ours: String = saved
+        .lines()
+        .filter(|line| !line.contains("fanq2"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let found = read(&ours, "fanq").unwrap();
+    assert_eq!((found[0].rules.len(), found[0].may_unhook()), (2, false));
+    let bypass = ours.replace("-m mark --mark 0x40/0x40", "-m connmark --mark 0x40/0x40");
+    assert!(read(&bypass, "fanq").unwrap()[0].may_unhook());
+}
+
+#[test]
 fn a_chain_of_others_is_refused_and_another_name_is_not_found() {
     let error = read(SAVED, "fanq2").unwrap_err().to_string();
     assert!(error.contains("-A fanq2 -j ACCEPT") && error.contains("--table"), "{error}");
