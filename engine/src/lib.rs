@@ -72,6 +72,11 @@ pub use verdicts::Coalescer;
 pub use wish::{FlagWish, FlagWishError, FlagWishes};
 pub use worker::WorkerError;
 
+/// The examples of the page on inspectors must compile and hold.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/WRITING_AN_INSPECTOR.md")]
+struct WritingAnInspector;
+
 /// The README's example must compile.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

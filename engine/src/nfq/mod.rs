@@ -24,6 +24,7 @@ mod conntrack_fields;
 mod error;
 mod fields;
 mod flags;
+mod made;
 mod message;
 mod packet;
 mod verdict;
@@ -46,6 +47,7 @@ pub use conntrack_fields::{
 pub use error::{DecodeError, Undecodable};
 pub use fields::{Hook, KernelTime, PacketId, SkbInfo, VlanTag};
 pub use flags::{ConfigFlags, QueueFlag};
+pub use made::{MADE_MESSAGE_OVERHEAD, made_message};
 pub use message::{KernelReply, Message, Request, decode, wake_request};
 pub use packet::PacketMessage;
 pub use verdict::{Verdict, VerdictCode, VerdictMessage};
