@@ -54,7 +54,7 @@ fn described(name: &str, policy: &CompiledPolicy) -> String {
     let by_headers = policy.words.len() - with_patterns - for_all;
     let mut lines = vec![
         format!(
-            "{name}: {} rules in {} files, default {default}",
+            "{name}: {} rules, files read: {}, default {default}",
             policy.words.len(),
             policy.files
         ),

@@ -156,11 +156,22 @@ fn flows_go_on_under_the_same_patterns_and_begin_anew_under_others() {
     assert_eq!(scene.inspect(&tcp(100, "att")), Verdict::ACCEPT);
     scene.end_batch();
     scene.reload(&(rule("first", "destination-port = 9\naction = 'drop'") + &attack));
-    assert_eq!(scene.inspect(&tcp(103, "ack")), Verdict::DROP);
+    for _ in 0..3 {
+        assert_eq!(scene.inspect(&tcp(103, "ack")), Verdict::DROP, "sent again, dropped again");
+    }
     scene.end_batch();
     scene.reload(&(attack + &rule("q", "pattern = 'other'\naction = 'drop'")));
     assert_eq!(scene.inspect(&tcp(103, "ack")), Verdict::ACCEPT);
     assert_eq!(scene.inspect(&tcp(106, "attack")), Verdict::DROP);
+}
+
+#[test]
+fn what_the_default_drops_changes_no_flow() {
+    let pattern = "pattern = 'attack'\naction = 'accept'";
+    let mut scene = Scene::new(&("default = 'drop'\n".to_owned() + &rule("p", pattern)));
+    assert_eq!(scene.inspect(&tcp(100, "att")), Verdict::DROP);
+    assert_eq!(scene.inspect(&tcp(103, "ack")), Verdict::DROP, "nobody got the first half");
+    assert_eq!(scene.inspect(&tcp(100, "attack")), Verdict::ACCEPT);
 }
 
 #[test]
