@@ -8,6 +8,7 @@ mod load;
 mod options;
 mod ping_pong;
 mod rates;
+mod rest;
 mod session;
 mod suite;
 mod summary;

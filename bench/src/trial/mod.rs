@@ -160,6 +160,7 @@ impl Bench {
             void: why_void(request, &senders, &account, lateness, stolen_share),
             lateness_us_p99: request.pps.map(|_| lateness),
             stolen_share,
+            rested_seconds: None,
             cpu,
             queues,
             latency: if request.delays { passage.delays.to_buckets() } else { Vec::new() },
@@ -298,10 +299,18 @@ fn why_void(
     if request.pps.is_some() && lateness_us > LATENESS_US_MAX {
         return Some(format!("the generator was late: 99th percentile {lateness_us:.0} us"));
     }
-    if stolen_share > STOLEN_SHARE_MAX {
-        return Some(format!("the host took {:.1} % of the CPU time", stolen_share * 100.0));
-    }
-    None
+    why_disturbed(stolen_share)
+}
+
+/// Why a trial does not count because of the host, if so.
+fn why_disturbed(stolen_share: f64) -> Option<String> {
+    let taken = stolen_share * 100.0;
+    (stolen_share > STOLEN_SHARE_MAX).then(|| format!("the host took {taken:.1} % of the CPU time"))
+}
+
+/// Whether the host took so much CPU time from this trial that it does not count, whatever else is said of it.
+pub(crate) fn is_disturbed(trial: &Trial) -> bool {
+    trial.stolen_share > STOLEN_SHARE_MAX
 }
 
 impl Account {

@@ -103,6 +103,7 @@ fn trial(purpose: &str, target: &str, round: usize) -> Trial {
         void: None,
         lateness_us_p99: None,
         stolen_share: 0.0,
+        rested_seconds: None,
         cpu: None,
         queues: Vec::new(),
         latency: Vec::new(),
