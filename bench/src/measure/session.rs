@@ -20,7 +20,7 @@ use crate::lab::Lab;
 use crate::machine::{self, StolenTime};
 use crate::result::{Document, Findings, Run, SCHEMA, TargetSetting, Trial};
 use crate::target::Target;
-use crate::trial::{Bench, Request, Traffic, is_disturbed, rules};
+use crate::trial::{Bench, Request, Traffic, rules};
 
 /// A command that is measuring.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Session {
             out: options.out.clone(),
             began: Instant::now(),
             stolen: StolenTime::now()?,
-            rests: Rests::new(),
+            rests: Rests::new()?,
             rested: Duration::ZERO,
             interrupted,
             progress,
@@ -101,6 +101,13 @@ impl Session {
         } else {
             self.progress.set_message(what.to_owned());
             self.progress.tick();
+        }
+    }
+
+    /// The same for what changes many times a second: only where a line can move.
+    pub(crate) fn say_often(&self, what: &str) {
+        if !self.progress.is_hidden() {
+            self.say(what);
         }
     }
 
@@ -144,24 +151,23 @@ impl Session {
         run(self)
     }
 
-    /// Puts a trial into the document, and rests after it if the host disturbed it.
+    /// Puts a trial into the document, and rests after it if the host disturbed it; the next trial says how long.
     pub(super) fn keep(&mut self, mut trial: Trial) -> anyhow::Result<Trial> {
         let rested = std::mem::take(&mut self.rested);
         trial.rested_seconds = (!rested.is_zero()).then_some(rested.as_secs_f64());
         self.document.trials.push(trial.clone());
         self.progress.tick();
-        self.rest_after(&trial)?;
+        self.rest()?;
         Ok(trial)
     }
 
-    /// The next trial says how long it was.
-    fn rest_after(&mut self, trial: &Trial) -> anyhow::Result<()> {
-        let rest = self.rests.after(is_disturbed(trial));
+    fn rest(&mut self) -> anyhow::Result<()> {
+        let (rest, taken) = self.rests.after_trial()?;
         if rest.is_zero() {
             return Ok(());
         }
-        let (taken, seconds) = (trial.stolen_share * 100.0, rest.as_secs());
-        self.say(&format!("the host took {taken:.1} % of the CPU time: resting for {seconds} s"));
+        let (percent, seconds) = (taken.share * 100.0, rest.as_secs());
+        self.say(&format!("the host took {percent:.1} % of the CPU time: resting for {seconds} s"));
         let end = Instant::now() + rest;
         while Instant::now() < end {
             self.ensure_wanted()?;
@@ -185,7 +191,7 @@ impl Session {
         Ok(())
     }
 
-    fn ensure_wanted(&self) -> anyhow::Result<()> {
+    pub(super) fn ensure_wanted(&self) -> anyhow::Result<()> {
         ensure!(!self.interrupted.load(Ordering::Relaxed), "interrupted");
         Ok(())
     }
@@ -227,7 +233,8 @@ fn ensure_writable(path: &Path) -> anyhow::Result<()> {
 }
 
 fn describe(bench: &Bench, target: &Target) -> anyhow::Result<TargetSetting> {
-    let words = target.command(&bench.service)?.unwrap_or_default();
+    let service = target.service(&bench.service)?;
+    let words = target.command(&service)?.unwrap_or_default();
     let base = |word: &std::ffi::OsString| {
         let text = word.to_string_lossy();
         text.rsplit('/').next().unwrap_or_default().to_owned()

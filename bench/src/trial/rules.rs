@@ -36,13 +36,19 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// Replaces what is there by rules for this action. iptables if the kernel takes it, else nft.
-    pub(crate) fn install(selection: Selection, action: Action) -> anyhow::Result<Self> {
-        let by_iptables = iptables(selection, action);
+    /// Replaces what is there by a rule for each of these actions, of packets to that port or of all. iptables if the
+    /// kernel takes it, else nft.
+    pub(crate) fn install(
+        selection: Selection,
+        actions: &[(Option<u16>, Action)],
+    ) -> anyhow::Result<Self> {
+        let by_iptables =
+            actions.iter().filter_map(|(port, action)| iptables(selection, *port, *action));
+        let by_iptables: Vec<_> = by_iptables.collect();
         match install_iptables(selection, &by_iptables) {
             Ok(()) => Ok(Self { commands: by_iptables }),
             Err(iptables_said) => {
-                let by_nft = nft(selection, action);
+                let by_nft = nft(selection, actions);
                 for command in &by_nft {
                     run_line(command).with_context(|| {
                         format!("neither iptables nor nft takes the rules: {iptables_said:#}")
@@ -71,9 +77,9 @@ fn chain(selection: Selection) -> &'static str {
     if selection.hook == Hook::Forward { "FORWARD" } else { "INPUT" }
 }
 
-fn iptables(selection: Selection, action: Action) -> Vec<String> {
+fn iptables(selection: Selection, port: Option<u16>, action: Action) -> Option<String> {
     let target = match action {
-        Action::Nothing => return Vec::new(),
+        Action::Nothing => return None,
         Action::Accept => "ACCEPT".to_owned(),
         Action::Queue(range) if range.first() == range.last() => {
             format!("NFQUEUE --queue-num {}", range.first())
@@ -84,18 +90,11 @@ fn iptables(selection: Selection, action: Action) -> Vec<String> {
     };
     let (program, chain) = (program(selection), chain(selection));
     let protocol = selection.protocol;
-    vec![format!("{program} -w -t mangle -A {chain} -i engine+ -p {protocol} -j {target}")]
+    let port = port.map_or_else(String::new, |port| format!(" --dport {port}"));
+    Some(format!("{program} -w -t mangle -A {chain} -i engine+ -p {protocol}{port} -j {target}"))
 }
 
-fn nft(selection: Selection, action: Action) -> Vec<String> {
-    let statement = match action {
-        Action::Nothing => None,
-        Action::Accept => Some("counter accept".to_owned()),
-        Action::Queue(range) if range.first() == range.last() => {
-            Some(format!("queue to {}", range.first()))
-        }
-        Action::Queue(range) => Some(format!("queue flags fanout to {range}")),
-    };
+fn nft(selection: Selection, actions: &[(Option<u16>, Action)]) -> Vec<String> {
     let hook = if selection.hook == Hook::Forward { "forward" } else { "input" };
     let family = if selection.family == Family::Ipv4 { "ip" } else { "ip6" };
     let mut commands = vec![
@@ -105,10 +104,19 @@ fn nft(selection: Selection, action: Action) -> Vec<String> {
         ),
         format!("nft flush chain {family} bench load"),
     ];
-    if let Some(statement) = statement {
-        let protocol = selection.protocol;
+    let protocol = selection.protocol;
+    for (port, action) in actions {
+        let statement = match action {
+            Action::Nothing => continue,
+            Action::Accept => "counter accept".to_owned(),
+            Action::Queue(range) if range.first() == range.last() => {
+                format!("queue to {}", range.first())
+            }
+            Action::Queue(range) => format!("queue flags fanout to {range}"),
+        };
+        let port = port.map_or_else(String::new, |port| format!(" {protocol} dport {port}"));
         commands.push(format!(
-            "nft add rule {family} bench load iifname engine* meta l4proto {protocol} {statement}"
+            "nft add rule {family} bench load iifname engine* meta l4proto {protocol}{port} {statement}"
         ));
     }
     commands
@@ -138,14 +146,12 @@ mod tests {
     #[test]
     fn rules_spread_over_the_queues_and_have_no_bypass() {
         let range: QueueRange = "0-3".parse().unwrap();
-        let lines = iptables(selection(Hook::Forward, Family::Ipv4), Action::Queue(range));
+        let line = iptables(selection(Hook::Forward, Family::Ipv4), None, Action::Queue(range));
         assert_eq!(
-            lines,
-            [
-                "iptables -w -t mangle -A FORWARD -i engine+ -p udp -j NFQUEUE --queue-balance 0:3 --queue-cpu-fanout"
-            ]
+            line.unwrap(),
+            "iptables -w -t mangle -A FORWARD -i engine+ -p udp -j NFQUEUE --queue-balance 0:3 --queue-cpu-fanout"
         );
-        let lines = nft(selection(Hook::Input, Family::Ipv6), Action::Queue(range));
+        let lines = nft(selection(Hook::Input, Family::Ipv6), &[(None, Action::Queue(range))]);
         assert!(lines[1].contains("hook input"));
         assert!(lines[3].ends_with("queue flags fanout to 0-3"));
         assert!(lines.iter().all(|line| !line.contains("bypass")));
@@ -154,8 +160,21 @@ mod tests {
     #[test]
     fn one_queue_is_no_range() {
         let one: QueueRange = "5".parse().unwrap();
-        let lines = iptables(selection(Hook::Input, Family::Ipv6), Action::Queue(one));
-        assert!(lines[0].starts_with("ip6tables") && lines[0].ends_with("NFQUEUE --queue-num 5"));
+        let line = iptables(selection(Hook::Input, Family::Ipv6), None, Action::Queue(one));
+        let line = line.unwrap();
+        assert!(line.starts_with("ip6tables") && line.ends_with("NFQUEUE --queue-num 5"));
+    }
+
+    #[test]
+    fn several_targets_are_told_apart_by_port() {
+        let actions = [(9000, "0-1"), (9001, "2-3")]
+            .map(|(port, range)| (Some(port), Action::Queue(range.parse().unwrap())));
+        let selection = selection(Hook::Forward, Family::Ipv4);
+        let line = iptables(selection, actions[1].0, actions[1].1).unwrap();
+        assert!(line.contains("-p udp --dport 9001 -j NFQUEUE --queue-balance 2:3"), "{line}");
+        let lines = nft(selection, &actions);
+        assert!(lines[3].ends_with("udp dport 9000 queue flags fanout to 0-1"), "{}", lines[3]);
+        assert!(lines[4].ends_with("udp dport 9001 queue flags fanout to 2-3"), "{}", lines[4]);
     }
 
     #[test]

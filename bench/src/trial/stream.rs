@@ -44,14 +44,15 @@ impl Bench {
         seconds: f64,
     ) -> anyhow::Result<Trial> {
         self.install_rules(target, "tcp")?;
-        let running = self.start(target)?;
+        let service = target.service(&self.service)?;
+        let running = self.start(target, &service)?;
         let stolen = StolenTime::now()?;
         let cpu_before = running.as_ref().map(Running::cpu_ns).transpose()?;
         let length = Duration::try_from_secs_f64(seconds).context("the length of a trial")?;
         let arrived = self.exchange(traffic, length)?;
         let stolen_share = stolen.share_since()?;
         let cpu_after = running.as_ref().map(Running::cpu_ns).transpose()?;
-        let queues = self.queue_shares()?;
+        let queues = self.queue_shares(service.queues)?;
         let answered = queues.iter().map(|queue| queue.packets - queue.socket_drops).sum();
         let ns = cpu_after.unwrap_or(0).saturating_sub(cpu_before.unwrap_or(0));
         let cpu = match running {
