@@ -110,10 +110,12 @@ fn what_was_rewritten_and_restored_arrives_as_it_was_sent_and_no_checksum_is_wro
 
 fn through_tcp(address: SocketAddr, bytes: Vec<u8>) -> Vec<u8> {
     let listener = TcpListener::bind(address).unwrap();
-    let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let limit = Duration::from_secs(10);
+    let mut sender = TcpStream::connect_timeout(&listener.local_addr().unwrap(), limit).unwrap();
+    sender.set_write_timeout(Some(limit)).unwrap();
     let sending = std::thread::spawn(move || sender.write_all(&bytes).unwrap());
     let (mut receiver, _) = listener.accept().unwrap();
-    receiver.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    receiver.set_read_timeout(Some(limit)).unwrap();
     let mut all = Vec::new();
     receiver.read_to_end(&mut all).unwrap();
     sending.join().unwrap();
