@@ -1,7 +1,7 @@
-//! Goal: what `wire` rewrote, the kernel takes and receivers' stacks find right: complete checksums and open ones, large
-//! packets that stand for many segments and packets that were rewritten before. Method: on the loopback of the
-//! namespace, every byte of payload is inverted at each of four hooks, so four times, beside edits of header fields; the
-//! receivers compare every byte, and the kernel's count of checksum errors must stay at 0.
+//! Goal: what `wire` rewrote, the kernel takes and receivers' stacks find right: complete checksums and open ones,
+//! large packets that stand for many segments and packets that were rewritten before. Method: on the loopback of the
+//! namespace, every byte of payload is inverted at each of four hooks, so four times, beside edits of header fields;
+//! the receivers compare every byte, and the kernel's count of checksum errors must stay at 0.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
@@ -110,23 +110,25 @@ fn what_was_rewritten_and_restored_arrives_as_it_was_sent_and_no_checksum_is_wro
 
 fn through_tcp(address: SocketAddr, bytes: Vec<u8>) -> Vec<u8> {
     let listener = TcpListener::bind(address).unwrap();
-    let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let limit = Duration::from_secs(10);
+    let mut sender = TcpStream::connect_timeout(&listener.local_addr().unwrap(), limit).unwrap();
+    sender.set_write_timeout(Some(limit)).unwrap();
     let sending = std::thread::spawn(move || sender.write_all(&bytes).unwrap());
     let (mut receiver, _) = listener.accept().unwrap();
-    receiver.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut received = Vec::new();
-    receiver.read_to_end(&mut received).unwrap();
+    receiver.set_read_timeout(Some(limit)).unwrap();
+    let mut all = Vec::new();
+    receiver.read_to_end(&mut all).unwrap();
     sending.join().unwrap();
-    received
+    all
 }
 
 fn through_udp(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let receiver = UdpSocket::bind(address).unwrap();
     receiver.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     UdpSocket::bind(address).unwrap().send_to(bytes, receiver.local_addr().unwrap()).unwrap();
-    let mut received = [0; 64];
-    let length = receiver.recv(&mut received).unwrap();
-    received[..length].to_vec()
+    let mut datagram = [0; 64];
+    let length = receiver.recv(&mut datagram).unwrap();
+    datagram[..length].to_vec()
 }
 
 /// The kernel's counters of wrong checksums that are not 0, of this namespace.

@@ -93,6 +93,8 @@ proptest! {
         packet.verify();
         let original = packet.bytes.clone();
         let length = original.len();
+        // Bytes behind an IPv6 length of 0 are taken for a jumbogram's: refused.rs.
+        let padding = if !packet.is_v4() && length == 40 { Vec::new() } else { padding };
         packet.bytes.extend(&padding);
         let before = apply(&mut edit(&mut packet.bytes), &edits);
         prop_assert_eq!(&packet.bytes[length..], &padding);
