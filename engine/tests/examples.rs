@@ -43,6 +43,15 @@ impl Drop for Example {
     }
 }
 
+/// The next program in a row, which lets nothing through.
+struct DropAll;
+
+impl Inspector for DropAll {
+    fn inspect(&mut self, _packet: &mut Packet<'_>) -> Verdict {
+        Verdict::DROP
+    }
+}
+
 /// Ids that a queue has given so far: how many packets it took.
 fn queued(queue: u16) -> u32 {
     KernelTable::open().unwrap().row(queue).unwrap().unwrap().id_sequence
@@ -85,12 +94,6 @@ fn mode_route() {
     lab.send(20, 64);
     assert_eq!(sink.received(20), 20, "nobody listens at queue 72, so they pass");
 
-    struct DropAll;
-    impl Inspector for DropAll {
-        fn inspect(&mut self, _packet: &mut Packet<'_>) -> Verdict {
-            Verdict::DROP
-        }
-    }
     let engine = Engine::builder().queues("72".parse().unwrap()).start(|_| DropAll).unwrap();
     lab.send(20, 64);
     assert_eq!(sink.received(0), 0);
