@@ -121,7 +121,8 @@ part_unit() {
 }
 
 part_netns() {
-    need ip:iproute2 iptables:iptables nft:nftables unshare:util-linux ethtool:ethtool || skip "$why"
+    need ip:iproute2 iptables:iptables nft:nftables unshare:util-linux ethtool:ethtool python3:python3 ||
+        skip "$why"
     need chromium:chromium || say "the report is not laid out in a browser: $why"
     can_enter_namespaces || skip "$why"
     local test=(cargo test --locked --workspace --features fanq/_privileged --test '*')
@@ -158,7 +159,7 @@ part_demo() {
 }
 
 part_vm() {
-    cargo build --release --locked
+    cargo build --release --locked --bins --examples
     scripts/vm.sh
 }
 

@@ -28,6 +28,13 @@ LAYERS = {
             "the codec allocates nothing",
         r"\bcrate::(?!nfq\b)": "the codec depends on nothing else of the engine",
     },
+    "engine/src/wire/": {
+        r"\bstd::(os|net|io|fs|thread|process|sync)\b": "rewriting is pure bytes",
+        r"\b(RawFd|OwnedFd|BorrowedFd|AsFd|AsRawFd|Socket|netlink_sys|mio)\b": "rewriting knows no descriptor",
+        r"\b(Vec|Box|String|Rc|Arc)\b|\b(vec|format)!|\.(to_vec|to_owned|to_string|collect)\(":
+            "rewriting allocates nothing",
+        r"\bcrate::(?!wire\b|nfq::SkbInfo\b)": "rewriting knows of the engine only what the kernel says of checksums",
+    },
     "engine/src/sys/": {
         r"\bcrate::(engine|start|worker|queue|verdicts|stats|inspect|placement|kernel_table)\b":
             "sys depends on nothing above it",

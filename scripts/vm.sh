@@ -2,14 +2,15 @@
 # vm.sh: run fanq against the real nft queue rule, in a throw-away virtual machine.
 #
 # Role: boots Debian's stock cloud kernel on four emulated CPUs, with an initramfs made here of
-# busybox, nft, ip, fanq and fanq-bench, and lets scripts/vm/guest.sh do its checks in there.
-# Proves: what guest.sh lists (fanout, bypass, single queue, hashed queues, clean removal), on a
-# kernel which has nft_queue. Passes only if the guest reports no failure and at least one success.
+# busybox, nft, ip, fanq, fanq-bench and an example, and lets scripts/vm/guest.sh do its checks in there.
+# Proves: what guest.sh lists (fanout, bypass, single queue, hashed queues, connections, clean
+# removal), on a kernel which has nft_queue and conntrack attributes. Passes only if the guest
+# reports no failure and at least one success.
 # Does not: build fanq, install or change this machine's kernel, use KVM or a network device, or
 # measure speed; the CPUs are emulated, so time in the guest means nothing.
 #
-# Usage: scripts/vm.sh            after `cargo build --release`
-#   FANQ_BIN_DIR=DIR              where fanq and fanq-bench are (default: target/release)
+# Usage: scripts/vm.sh            after `cargo build --release --bins --examples`
+#   FANQ_BIN_DIR=DIR              where fanq, fanq-bench and examples/ are (default: target/release)
 #   FANQ_VM_TIMEOUT_S=SECONDS     bound on the whole boot (default: 240)
 #   CI=1                          what cannot run here is a failure, not a skip
 # The kernel is kept in target/vm/kernel (delete it to fetch a newer one); the guest's console is
@@ -32,8 +33,9 @@ modules_optional=(nft_counter)
 main() {
     [[ $(uname -m) == x86_64 ]] || skip "needs an x86_64 machine, this is $(uname -m)"
     local binary
-    for binary in fanq fanq-bench; do
-        [[ -x $bin_dir/$binary ]] || fail "no $bin_dir/$binary: run 'cargo build --release' first"
+    for binary in fanq fanq-bench examples/show_packets; do
+        [[ -x $bin_dir/$binary ]] ||
+            fail "no $bin_dir/$binary: run 'cargo build --release --bins --examples' first"
     done
     need qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:cpio nft:nftables ip:iproute2 \
         depmod:kmod || skip "$why"
@@ -126,6 +128,7 @@ pack_initramfs() {
     add_program "$(command -v ip)" /usr/sbin/ip
     add_program "$bin_dir/fanq" /usr/bin/fanq
     add_program "$bin_dir/fanq-bench" /usr/bin/fanq-bench
+    add_program "$bin_dir/examples/show_packets" /usr/bin/show_packets
     install -m 755 scripts/vm/init "$root/init"
     install -m 644 scripts/vm/guest.sh scripts/vm/steps.sh scripts/vm/flows.sh "$root/"
     # nft looks the names of protocols up.

@@ -30,12 +30,25 @@ impl StolenTime {
     }
 
     /// The share that the host took since then.
-    #[expect(clippy::cast_precision_loss, reason = "clock ticks, far below 2^53")]
     pub(crate) fn share_since(self) -> anyhow::Result<f64> {
-        let now = Self::now()?;
-        let all = now.all.saturating_sub(self.all).max(1);
-        Ok(now.stolen.saturating_sub(self.stolen) as f64 / all as f64)
+        Ok(self.until(Self::now()?).share)
     }
+
+    /// What the host took from then to a later moment.
+    #[expect(clippy::cast_precision_loss, reason = "clock ticks, far below 2^53")]
+    pub(crate) fn until(self, later: Self) -> Taken {
+        let ticks = later.stolen.saturating_sub(self.stolen);
+        let all = later.all.saturating_sub(self.all).max(1);
+        Taken { ticks, share: ticks as f64 / all as f64 }
+    }
+}
+
+/// What the host took of the time of all CPUs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Taken {
+    /// Whole clock ticks, as a rule hundredths of a second: of a short time one says little.
+    pub(crate) ticks: u64,
+    pub(crate) share: f64,
 }
 
 /// Describes this machine.
@@ -110,6 +123,8 @@ mod tests {
         let before = StolenTime::parse("cpu  10 0 10 70 0 0 5 5 3 0\ncpu0 1 2 3\n").unwrap();
         assert_eq!((before.all, before.stolen), (100, 5));
         assert!(StolenTime::parse("cpu0 1 2").is_none());
+        let after = StolenTime::parse("cpu  20 0 20 140 0 0 5 15 3 0\n").unwrap();
+        assert_eq!(before.until(after), Taken { ticks: 10, share: 0.1 });
     }
 
     #[test]

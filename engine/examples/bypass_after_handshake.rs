@@ -52,9 +52,7 @@ impl Inspector for BypassAfterHandshake {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let queues = std::env::args().nth(1).unwrap_or("0".to_owned()).parse()?;
-    let mut engine =
-        Engine::builder().queues(queues).start(|_worker| BypassAfterHandshake::new())?;
-    engine.wait(None)?;
-    engine.shutdown(std::time::Duration::from_secs(1));
+    let make = |_worker| BypassAfterHandshake::new();
+    Engine::builder().queues(queues).start(make)?.wait(None)?;
     Ok(())
 }

@@ -7,10 +7,12 @@ use crate::config::{EngineConfig, Wait};
 use crate::deferral::DeferralConfig;
 use crate::engine::Engine;
 use crate::inspect::{Inspector, WorkerInfo};
-use crate::nfq::CopyRange;
+use crate::nfq::{CopyRange, QueueFlag};
+use crate::overload::OverloadConfig;
 use crate::placement::Placement;
 use crate::queue_range::QueueRange;
 use crate::start::StartError;
+use crate::wish::FlagWish;
 
 /// Sets an engine up. Made by [`Engine::builder`].
 #[derive(Debug, Clone)]
@@ -55,6 +57,14 @@ impl EngineBuilder {
         self
     }
 
+    /// What a worker does when its queue grows faster than it is answered. By default nothing: the queue's own limit
+    /// decides.
+    #[must_use]
+    pub fn overload(mut self, overload: OverloadConfig) -> Self {
+        self.config.overload = Some(overload);
+        self
+    }
+
     /// How much of each packet the kernel copies. By default all of it.
     #[must_use]
     pub fn copy_range(mut self, range: CopyRange) -> Self {
@@ -77,18 +87,44 @@ impl EngineBuilder {
         self
     }
 
-    /// Whether packets pass unseen when a queue or a socket is full, rather than being dropped. By default not.
+    /// Asks for a queue flag, or no longer: [`FlagWish::Wanted`], or [`FlagWish::Required`] and its short form
+    /// `true`. By default none is asked for. What the kernel refuses is in [`Engine::warnings`]; what is required
+    /// and refused stops the start, before any queue is bound. [`Engine::granted_flags`] has what came of it.
     #[must_use]
-    pub fn fail_open(mut self, on: bool) -> Self {
-        self.config.queue.flags.fail_open = on;
+    pub fn flag(mut self, flag: QueueFlag, wish: impl Into<FlagWish>) -> Self {
+        self.config.queue.flags.set(flag, wish.into());
         self
     }
 
-    /// Whether large segmented packets come whole. By default not.
+    /// Packets pass unseen when a queue or a socket is full, rather than being dropped.
     #[must_use]
-    pub fn gso(mut self, on: bool) -> Self {
-        self.config.queue.flags.gso = on;
-        self
+    pub fn fail_open(self, wish: impl Into<FlagWish>) -> Self {
+        self.flag(QueueFlag::FailOpen, wish)
+    }
+
+    /// Large segmented packets come whole, with their checksums unfinished.
+    #[must_use]
+    pub fn gso(self, wish: impl Into<FlagWish>) -> Self {
+        self.flag(QueueFlag::Gso, wish)
+    }
+
+    /// Packets come with their connection, where they are tracked: only in a network namespace in which some rule
+    /// uses connection tracking.
+    #[must_use]
+    pub fn conntrack(self, wish: impl Into<FlagWish>) -> Self {
+        self.flag(QueueFlag::Conntrack, wish)
+    }
+
+    /// Packets of local sockets come with their user and group.
+    #[must_use]
+    pub fn uid_gid(self, wish: impl Into<FlagWish>) -> Self {
+        self.flag(QueueFlag::UidGid, wish)
+    }
+
+    /// Packets of local sockets come with their security context, where a rule gave them one (SECMARK).
+    #[must_use]
+    pub fn security_context(self, wish: impl Into<FlagWish>) -> Self {
+        self.flag(QueueFlag::SecurityContext, wish)
     }
 
     /// What a worker does when nothing waits. By default it sleeps.

@@ -6,9 +6,11 @@
 use std::time::Duration;
 
 use crate::deferral::{DeferralConfig, WhenFull};
-use crate::nfq::{ConfigFlags, CopyRange};
+use crate::nfq::CopyRange;
+use crate::overload::{OverloadConfig, Shed};
 use crate::placement::Placement;
 use crate::queue_range::QueueRange;
+use crate::wish::FlagWishes;
 
 /// Bytes in a mebibyte.
 pub const MIB: u32 = 1 << 20;
@@ -38,6 +40,8 @@ pub struct EngineConfig {
     pub nice: i8,
     /// See [`EngineBuilder::deferral`](crate::EngineBuilder::deferral).
     pub deferral: Option<DeferralConfig>,
+    /// See [`EngineBuilder::overload`](crate::EngineBuilder::overload).
+    pub overload: Option<OverloadConfig>,
     /// How each queue is set up.
     pub queue: QueueConfig,
 }
@@ -51,8 +55,8 @@ pub struct QueueConfig {
     pub maxlen: u32,
     /// See [`EngineBuilder::rcvbuf`](crate::EngineBuilder::rcvbuf).
     pub rcvbuf: u32,
-    /// See [`EngineBuilder::fail_open`](crate::EngineBuilder::fail_open) and `gso`.
-    pub flags: ConfigFlags,
+    /// See [`EngineBuilder::flag`](crate::EngineBuilder::flag).
+    pub flags: FlagWishes,
 }
 
 impl EngineConfig {
@@ -68,11 +72,12 @@ impl EngineConfig {
             wait: Wait::default(),
             nice: -5,
             deferral: None,
+            overload: None,
             queue: QueueConfig {
                 copy_range: CopyRange::default(),
                 maxlen: 16_384,
                 rcvbuf: 64 * MIB,
-                flags: ConfigFlags::default(),
+                flags: FlagWishes::default(),
             },
         }
     }
@@ -84,7 +89,7 @@ impl EngineConfig {
     pub fn check(&self) -> Result<(), ConfigError> {
         let range = |what, value: i64, min, max| {
             let fits = (min..=max).contains(&value);
-            if fits { Ok(()) } else { Err(ConfigError { what, value, min, max }) }
+            if fits { Ok(()) } else { Err(ConfigError::OutOfRange { what, value, min, max }) }
         };
         range("nice", self.nice.into(), -20, 19)?;
         let wide = |packets: usize| i64::try_from(packets).unwrap_or(i64::MAX);
@@ -102,6 +107,12 @@ impl EngineConfig {
             let millis = i64::try_from(deferral.deadline.as_millis()).unwrap_or(i64::MAX);
             range("deferral deadline ms", millis, 1, DEADLINE_MS_MAX)?;
         }
+        if let Some(overload) = &self.overload {
+            range("overload depth", overload.depth.into(), 1, self.queue.maxlen.into())?;
+            if overload.shed != Shed::Not && self.deferral.is_some() {
+                return Err(ConfigError::ShedsDeferred);
+            }
+        }
         if let Wait::Spin(time) = self.wait {
             let micros = i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
             range("wait spin", micros, 1, SPIN_US_MAX)?;
@@ -110,18 +121,27 @@ impl EngineConfig {
     }
 }
 
-/// A number that is out of its range.
+/// A setting that cannot be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{what} {value} is out of range: {min} to {max}")]
-pub struct ConfigError {
-    /// Which setting.
-    pub what: &'static str,
-    /// What it was.
-    pub value: i64,
-    /// The least that is allowed.
-    pub min: i64,
-    /// The most that is allowed.
-    pub max: i64,
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A number that is out of its range.
+    #[error("{what} {value} is out of range: {min} to {max}")]
+    OutOfRange {
+        /// Which setting.
+        what: &'static str,
+        /// What it was.
+        value: i64,
+        /// The least that is allowed.
+        min: i64,
+        /// The most that is allowed.
+        max: i64,
+    },
+    /// Packets that other threads are deciding would be answered over their heads.
+    #[error(
+        "packets cannot be shed where packets are deferred; leave on-overload at none and let the deferral's limit hold packets back, or decide packets in the worker"
+    )]
+    ShedsDeferred,
 }
 
 /// Kernels that look packets up in a hash table hold 65,536 in a queue whatever its length says; beyond that they
@@ -138,11 +158,18 @@ const SPIN_US_MAX: i64 = 1_000_000;
 mod tests {
     use super::*;
 
+    const DEFERRAL: DeferralConfig = DeferralConfig {
+        outstanding_max: 64,
+        deadline: Duration::from_secs(1),
+        when_full: WhenFull::Wait,
+    };
+    const SHED: OverloadConfig = OverloadConfig { depth: 100, shed: Shed::Drop, copy_range: None };
+
     #[test]
     fn defaults_are_in_range_and_each_number_is_checked() {
         let good = EngineConfig::new("0".parse().unwrap());
         assert_eq!(good.check(), Ok(()));
-        let bad: [fn(&mut EngineConfig); 9] = [
+        let bad: [fn(&mut EngineConfig); 14] = [
             |c| c.nice = -21,
             |c| c.queue.maxlen = 65_536,
             |c| c.batch = 0,
@@ -152,6 +179,11 @@ mod tests {
             |c| c.queue.rcvbuf = u32::MAX,
             |c| c.queue.copy_range = CopyRange::Bytes(0),
             |c| c.wait = Wait::Spin(Duration::from_secs(2)),
+            |c| c.deferral = Some(DeferralConfig { outstanding_max: 63, ..DEFERRAL }),
+            |c| c.deferral = Some(DeferralConfig { deadline: Duration::ZERO, ..DEFERRAL }),
+            |c| c.overload = Some(OverloadConfig { depth: 0, ..SHED }),
+            |c| c.overload = Some(OverloadConfig { depth: 16_385, ..SHED }),
+            |c| (c.overload, c.deferral) = (Some(SHED), Some(DEFERRAL)),
         ];
         for change in bad {
             let mut config = good.clone();

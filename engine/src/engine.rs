@@ -24,12 +24,13 @@ use crate::cpus::CpuList;
 use crate::deferral::{Answers, Gate};
 use crate::inspect::{Inspector, WorkerInfo};
 use crate::kernel_table::{KernelRow, KernelTable};
-use crate::nfq::PacketId;
+use crate::nfq::{ConfigFlags, PacketId, QueueFlag};
 use crate::placement::{Assignment, Plan};
 use crate::queue::{Queue, QueueWaker};
 use crate::start::{StartError, StartWarning, small_buffer_warning};
 use crate::stats::{EngineStats, QueueStats};
 use crate::sys;
+use crate::wish::FlagWish;
 use crate::worker::{Worker, WorkerError, WorkerShared};
 
 /// A running engine. Dropping it stops it at once, as [`shutdown`](Self::shutdown) with no time to drain.
@@ -39,6 +40,7 @@ pub struct Engine {
     /// The kernel's own view; missing where the file may not be read, as in other users' namespaces.
     table: Option<KernelTable>,
     warnings: Vec<StartWarning>,
+    granted: ConfigFlags,
     poll: Poll,
     waker: Arc<mio::Waker>,
 }
@@ -132,15 +134,13 @@ impl Engine {
         for seat in &seats {
             prioritised &= seat.wait_until_placed()?;
         }
-        let mut queues = Vec::with_capacity(seats.len());
-        for queue in config.queues.iter() {
-            let lent_max = config.deferral.map_or(0, |deferral| deferral.outstanding_max);
-            queues.push(Queue::open(queue, &config.queue, config.batch, lent_max)?);
-        }
+        let (queues, granted) = open_queues(config)?;
         // After the first bind: on a kernel that loads nfnetlink_queue on demand the file appears only then.
         let table = KernelTable::open();
 
         let mut warnings: Vec<_> = plan.warnings.into_iter().map(StartWarning::Placement).collect();
+        let refused = config.queue.flags.asked().without(granted);
+        warnings.extend(refused.iter().map(|flag| StartWarning::FlagRefused { flag }));
         warnings.extend(small_buffer_warning(config.queue.rcvbuf, &queues));
         warnings.extend(
             table
@@ -151,12 +151,17 @@ impl Engine {
         warnings.extend((!prioritised).then_some(StartWarning::NoPriority { nice: config.nice }));
         let workers =
             seats.into_iter().zip(queues).map(|(seat, queue)| seat.serve(queue, config)).collect();
-        Ok(Self { workers, table: table.ok(), warnings, poll, waker })
+        Ok(Self { workers, table: table.ok(), warnings, granted, poll, waker })
     }
 
     /// What the operator should know about this start.
     pub fn warnings(&self) -> &[StartWarning] {
         &self.warnings
+    }
+
+    /// The flags that all queues have: those asked for, without what the kernel refused.
+    pub fn granted_flags(&self) -> ConfigFlags {
+        self.granted
     }
 
     /// Which queue is served where.
@@ -254,6 +259,25 @@ impl WorkerHandle {
     }
 }
 
+/// Takes all queues, and says which flags they have. What the first queue was refused the others are not asked for.
+fn open_queues(config: &EngineConfig) -> Result<(Vec<Queue>, ConfigFlags), StartError> {
+    let mut queue_config = config.queue;
+    let lent_max = config.deferral.map_or(0, |deferral| deferral.outstanding_max);
+    let mut queues = Vec::with_capacity(usize::from(config.queues.count()));
+    for number in config.queues.iter() {
+        let mut queue = Queue::open(number, &queue_config, config.batch, lent_max)?;
+        if config.overload.is_some() {
+            let what = "reading /proc/net/netfilter/nfnetlink_queue, which on-overload needs";
+            queue.watch(number).map_err(|source| StartError::Io { what, source })?;
+        }
+        for flag in queue_config.flags.asked().without(queue.granted()).iter() {
+            queue_config.flags.set(flag, FlagWish::Off);
+        }
+        queues.push(queue);
+    }
+    Ok((queues, queue_config.flags.asked()))
+}
+
 /// What the kernel granted a worker's thread.
 struct Placed {
     pinned: bool,
@@ -286,7 +310,8 @@ impl Seat {
         let (queue, queue_receiver) = mpsc::sync_channel::<(Queue, Option<Gate>)>(1);
         let info = WorkerInfo { queue: assignment.queue, index, cpu: assignment.cpu };
         let (wait, nice) = (config.wait, config.nice);
-        let shared = Arc::new(WorkerShared::new(config.queue.flags.fail_open));
+        let worker_config = config.clone();
+        let shared = Arc::new(WorkerShared::new(false));
         let bell = EndBell(Arc::clone(waker));
         let thread_shared = Arc::clone(&shared);
         let body = move || {
@@ -298,7 +323,8 @@ impl Seat {
             let inspector = placed.pinned.then(|| make(info));
             placed_sender.send(placed).ok()?;
             let (inspector, (queue, gate)) = (inspector?, queue_receiver.recv().ok()?);
-            let mut worker = Worker::new(info.queue, queue, inspector, wait, thread_shared, gate);
+            let mut worker = Worker::new(info.queue, queue, inspector, wait, thread_shared, gate)
+                .watching(&worker_config);
             let result = worker.run();
             let (queue, next_id) = worker.into_parts();
             Some(WorkerEnd { queue, next_id, result })
@@ -328,6 +354,7 @@ impl Seat {
             Gate::new(Arc::new(answers), deferral, config.batch)
         });
         let answers = gate.as_ref().map(|gate| Arc::clone(&gate.answers));
+        self.shared.set_fail_open(queue.granted().contains(QueueFlag::FailOpen));
         // The thread waits for exactly this; if it has died, the engine's first `wait` says so.
         let _ = self.queue.send((queue, gate));
         WorkerHandle {

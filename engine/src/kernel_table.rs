@@ -94,7 +94,29 @@ impl KernelTable {
     /// # Errors
     /// As for reading a file.
     pub fn row(&self, queue: u16) -> io::Result<Option<KernelRow>> {
-        Ok(self.rows()?.into_iter().find(|row| row.queue == queue))
+        // Read for every few batches of a queue under load, so on the stack.
+        let mut part = [0; 4096];
+        let (mut offset, mut kept) = (0, 0);
+        loop {
+            let read = self.file.read_at(&mut part[kept..], offset)?;
+            if read == 0 {
+                return Ok(None);
+            }
+            offset += read as u64;
+            let filled = kept + read;
+            let whole =
+                part[..filled].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let lines = part[..whole].split(|byte| *byte == b'\n');
+            let rows = lines.filter_map(|line| KernelRow::parse(str::from_utf8(line).ok()?));
+            if let Some(row) = rows.into_iter().find(|row| row.queue == queue) {
+                return Ok(Some(row));
+            }
+            part.copy_within(whole..filled, 0);
+            kept = filled - whole;
+            if kept == part.len() {
+                return Ok(None); // No line is that long.
+            }
+        }
     }
 }
 

@@ -39,6 +39,7 @@ mod engine;
 mod inspect;
 mod kernel_table;
 pub mod nfq;
+mod overload;
 pub mod pipeline;
 mod placement;
 mod queue;
@@ -47,6 +48,8 @@ mod start;
 mod stats;
 mod sys;
 mod verdicts;
+pub mod wire;
+mod wish;
 mod worker;
 
 pub use builder::EngineBuilder;
@@ -57,7 +60,8 @@ pub use edits::{Edits, RewriteError};
 pub use engine::{Engine, Event, Interrupter, Stopped};
 pub use inspect::{Inspector, Packet, WorkerInfo};
 pub use kernel_table::{KernelRow, KernelTable, PortOwner};
-pub use nfq::{ConntrackEdit, CopyRange, Verdict, VerdictCode};
+pub use nfq::{ConfigFlags, ConntrackEdit, CopyRange, QueueFlag, Verdict, VerdictCode};
+pub use overload::{OverloadConfig, Shed};
 pub use placement::{Assignment, Placement, PlacementError, PlacementWarning, Plan};
 pub use queue::QueueError;
 pub use queue_range::{QueueRange, QueueRangeError};
@@ -65,7 +69,13 @@ pub use start::{StartError, StartWarning};
 pub use stats::{BATCH_SIZE_CLASSES, Counts, EngineStats, QueueStats};
 pub use sys::{CpuTime, Timestamp, allowed_cpus, cpu_time, current_cpu, pin_to};
 pub use verdicts::Coalescer;
+pub use wish::{FlagWish, FlagWishError, FlagWishes};
 pub use worker::WorkerError;
+
+/// The examples of the page on inspectors must compile and hold.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/WRITING_AN_INSPECTOR.md")]
+struct WritingAnInspector;
 
 /// The README's example must compile.
 #[cfg(doctest)]

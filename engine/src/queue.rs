@@ -14,8 +14,8 @@ use netlink_sys::Socket;
 
 use crate::config::QueueConfig;
 use crate::deferral::Wake;
-use crate::kernel_table::{KernelTable, PortOwner};
-use crate::nfq::{self, Message, QueueRequest, Request, wake_request};
+use crate::kernel_table::{KernelRow, KernelTable, PortOwner};
+use crate::nfq::{self, ConfigFlags, Message, QueueFlag, QueueRequest, Request, wake_request};
 use crate::sys::{self, ReceiveBuffer, ReceiveError, ReceiveRing};
 
 /// What a worker needs of a queue; the seam where tests put a simulated kernel.
@@ -35,6 +35,11 @@ pub(crate) trait Port {
     /// Sends messages, which the kernel carries out before this returns.
     fn send(&mut self, messages: &[u8]) -> io::Result<()>;
 
+    /// What the kernel says about the queue, where that can be read.
+    fn kernel_row(&self) -> Option<KernelRow> {
+        None
+    }
+
     /// Takes a datagram that came while the queue was set up.
     fn take_early(&mut self) -> Option<Vec<u8>> {
         None
@@ -49,11 +54,15 @@ pub(crate) struct Queue {
     /// Packets that came before the set-up was acknowledged, oldest last.
     early: Vec<Vec<u8>>,
     receive_buffer: ReceiveBuffer,
+    granted: ConfigFlags,
+    /// Its number, and where the kernel tells about it, if that is looked at while it is served.
+    watched: Option<(u16, KernelTable)>,
 }
 
 impl Queue {
-    /// Takes queue `number` of the calling thread's network namespace and configures it in one message. Of the
-    /// packets that it receives up to `lent_max` may be lent at a time.
+    /// Takes queue `number` of the calling thread's network namespace and configures it in one message, with those
+    /// of the flags asked for that the kernel grants. Of the packets that it receives up to `lent_max` may be lent at
+    /// a time.
     pub(crate) fn open(
         number: u16,
         config: &QueueConfig,
@@ -70,15 +79,27 @@ impl Queue {
         })?;
         let receive_buffer = sys::set_receive_buffer(&socket, config.rcvbuf)
             .map_err(failed("setting the receive buffer"))?;
-        let request = QueueRequest::bind(number, config.copy_range, config.maxlen, config.flags);
-        let (errno, mut early) = ask(&mut socket, request)?;
-        if errno != 0 {
-            return Err(QueueError::refused(number, errno, config));
-        }
+        let (granted, mut early) = bind(&mut socket, number, config)?;
         early.reverse();
-        let datagram_bytes = usize::from(config.copy_range.bytes()) + METADATA_BYTES;
+        let context = granted.contains(QueueFlag::SecurityContext);
+        let metadata_bytes = METADATA_BYTES + if context { SECURITY_CONTEXT_BYTES } else { 0 };
+        let datagram_bytes = usize::from(config.copy_range.bytes()) + metadata_bytes;
         let ring = ReceiveRing::new(batch, datagram_bytes, lent_max);
-        Ok(Self { socket: Arc::new(socket), ring, early, receive_buffer })
+        Ok(Self { socket: Arc::new(socket), ring, early, receive_buffer, granted, watched: None })
+    }
+
+    /// Lets the worker see how many packets wait.
+    ///
+    /// # Errors
+    /// The kernel's table cannot be opened.
+    pub(crate) fn watch(&mut self, number: u16) -> io::Result<()> {
+        self.watched = Some((number, KernelTable::open()?));
+        Ok(())
+    }
+
+    /// The flags that the kernel granted.
+    pub(crate) fn granted(&self) -> ConfigFlags {
+        self.granted
     }
 
     /// The receive buffer that the kernel granted.
@@ -116,6 +137,11 @@ impl Port for Queue {
         self.socket.send(messages, 0).map(|_| ())
     }
 
+    fn kernel_row(&self) -> Option<KernelRow> {
+        let (number, table) = self.watched.as_ref()?;
+        table.row(*number).ok()?
+    }
+
     fn take_early(&mut self) -> Option<Vec<u8>> {
         self.early.pop()
     }
@@ -148,6 +174,48 @@ impl Wake for QueueWaker {
         // A send that fails leaves a worker that the next packet wakes; nothing better can be done.
         let _ = Self::wake(self);
     }
+}
+
+/// Binds and configures the queue, without the flags that the kernel refuses if the start can do without them.
+/// Returns the flags that it has now, and what came before the acknowledgement.
+///
+/// The kernel looks at the flags before anything else and refuses the message whole, so while any of them is
+/// refused nothing is bound, and no packet can come in between.
+fn bind(
+    socket: &mut Socket,
+    queue: u16,
+    config: &QueueConfig,
+) -> Result<(ConfigFlags, Vec<Vec<u8>>), QueueError> {
+    let request = |flags| QueueRequest::bind(queue, config.copy_range, config.maxlen, flags);
+    let asked = config.flags.asked();
+    let (mut errno, mut early) = ask(socket, request(asked))?;
+    let mut granted = asked;
+    if errno == libc::EOPNOTSUPP {
+        let refused = refused_flags(socket, queue, asked)?;
+        let missing = refused.and(config.flags.required());
+        if !missing.is_empty() {
+            return Err(QueueError::FlagsRefused { queue, flags: missing });
+        }
+        granted = asked.without(refused);
+        (errno, early) = ask(socket, request(granted))?;
+    }
+    if errno == 0 { Ok((granted, early)) } else { Err(QueueError::refused(queue, errno)) }
+}
+
+/// Which of the flags the kernel cannot do, found out one by one on a queue that is not bound by this socket.
+fn refused_flags(
+    socket: &mut Socket,
+    queue: u16,
+    asked: ConfigFlags,
+) -> Result<ConfigFlags, QueueError> {
+    let mut refused = ConfigFlags::NONE;
+    for flag in asked.iter() {
+        let (errno, _) = ask(socket, QueueRequest::probe(queue, flag))?;
+        if errno == libc::EOPNOTSUPP {
+            refused = refused.with(flag);
+        }
+    }
+    Ok(refused)
 }
 
 /// Sends a configuration request and waits for its acknowledgement. Returns the errno, and the datagrams that
@@ -238,13 +306,13 @@ pub enum QueueError {
         /// The queue.
         queue: u16,
     },
-    /// The kernel does not know a flag that was asked for.
-    #[error("queue {queue}: this kernel refuses the flags asked for ({flags}); start without them")]
+    /// The kernel cannot do what is required of it.
+    #[error("queue {queue}: this kernel refuses {}", required(*flags))]
     FlagsRefused {
         /// The queue.
         queue: u16,
-        /// The flags, by the names of their options.
-        flags: String,
+        /// The flags that are required and refused.
+        flags: ConfigFlags,
     },
     /// The kernel refused for another reason.
     #[error("queue {queue}: the kernel refused the configuration: {source}")]
@@ -265,7 +333,7 @@ pub enum QueueError {
 impl QueueError {
     /// Tells the reasons for an errno apart. `EPERM` is both "not yours" and "not allowed"; the kernel's table
     /// knows which (`net/netfilter/nfnetlink_queue.c: nfqnl_recv_config`).
-    fn refused(queue: u16, errno: i32, config: &QueueConfig) -> Self {
+    fn refused(queue: u16, errno: i32) -> Self {
         let no_table =
             || KernelTable::open().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         match errno {
@@ -278,24 +346,34 @@ impl QueueError {
             }
             // nfnetlink's answer for a subsystem that is not there (nfnetlink_rcv_msg).
             libc::EINVAL if no_table() => Self::NoKernelSupport { queue },
-            libc::EOPNOTSUPP => {
-                let flags = config.flags;
-                let names = [(flags.fail_open, "fail-open"), (flags.gso, "gso")];
-                let names: Vec<_> =
-                    names.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
-                Self::FlagsRefused { queue, flags: names.join(", ") }
-            }
             _ => Self::Refused { queue, source: io::Error::from_raw_os_error(errno) },
         }
     }
+}
+
+/// Each flag with what it needs, and how to start without it.
+fn required(flags: ConfigFlags) -> String {
+    let each: Vec<_> = flags
+        .iter()
+        .map(|flag| {
+            format!(
+                "{flag}, which is required: it needs {}; --{flag}=wanted starts without it",
+                flag.needs()
+            )
+        })
+        .collect();
+    each.join("; and ")
 }
 
 /// What a message needs beside its payload: headers and every attribute of packet.rs at its largest (conntrack
 /// and security context are the long ones).
 const METADATA_BYTES: usize = 1024;
 
+/// What a security context may need more: it stands in the message and in the connection.
+const SECURITY_CONTEXT_BYTES: usize = 2 * 4096;
+
 /// Room for the largest datagram during set-up.
-const DATAGRAM_BYTES_MAX: usize = 65_536 + METADATA_BYTES;
+const DATAGRAM_BYTES_MAX: usize = 65_536 + METADATA_BYTES + SECURITY_CONTEXT_BYTES;
 
 /// The kernel answers before the send returns; this is for a kernel that is broken.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);

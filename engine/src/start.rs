@@ -7,6 +7,7 @@ use std::io;
 
 use crate::config::ConfigError;
 use crate::cpus::CpuId;
+use crate::nfq::QueueFlag;
 use crate::placement::{PlacementError, PlacementWarning};
 use crate::queue::{Queue, QueueError};
 
@@ -62,6 +63,11 @@ pub enum StartWarning {
         /// Whether `SO_RCVBUFFORCE` was refused.
         not_forced: bool,
     },
+    /// The kernel refuses something that is wanted.
+    FlagRefused {
+        /// What.
+        flag: QueueFlag,
+    },
     /// What the kernel counts cannot be seen.
     NoKernelTable {
         /// Why.
@@ -78,6 +84,12 @@ impl fmt::Display for StartWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Placement(warning) => warning.fmt(f),
+            Self::FlagRefused { flag } => write!(
+                f,
+                "this kernel refuses {flag} (it needs {}): {}",
+                flag.needs(),
+                without(*flag)
+            ),
             Self::NoKernelTable { reason } => write!(
                 f,
                 "/proc/net/netfilter/nfnetlink_queue cannot be read ({reason}): packets that a full queue drops, and those lost behind the last one received, are not in the account; run as root to see them"
@@ -101,6 +113,17 @@ impl fmt::Display for StartWarning {
                 )
             }
         }
+    }
+}
+
+/// What it means to run without the flag.
+fn without(flag: QueueFlag) -> &'static str {
+    match flag {
+        QueueFlag::FailOpen => "packets that a full queue has no room for are dropped",
+        QueueFlag::Conntrack => "packets come without their connection",
+        QueueFlag::Gso => "large packets come cut into segments",
+        QueueFlag::UidGid => "packets come without the user and the group that sent them",
+        QueueFlag::SecurityContext => "packets come without their security context",
     }
 }
 

@@ -115,6 +115,8 @@ counters! {
     id_gaps,
     /// Of those, the ones that fail-open let pass unseen.
     uninspected,
+    /// Packets answered unseen under load, all at once.
+    shed,
     /// Packets answered unseen at shutdown, for want of time.
     flushed,
     /// Packets whose message could not be decoded, with an id: answered by the inspector's `unseen`.

@@ -20,6 +20,7 @@
 //! answered any more.
 
 mod late;
+mod overload;
 mod shared;
 
 use std::io;
@@ -28,7 +29,7 @@ use std::time::Duration;
 
 use crossbeam_utils::Backoff;
 
-use crate::config::Wait;
+use crate::config::{EngineConfig, Wait};
 use crate::deferral::{Answer, Gate};
 use crate::edits::Edits;
 use crate::inspect::{Inspector, Packet, Place};
@@ -40,6 +41,7 @@ use crate::stats::WorkerCounters;
 use crate::sys::{ReceiveError, Timestamp};
 use crate::verdicts::Coalescer;
 
+use overload::LoadWatch;
 pub use shared::WorkerError;
 pub(crate) use shared::WorkerShared;
 
@@ -50,6 +52,7 @@ pub(crate) struct Worker<P, I> {
     desk: Desk<I>,
     /// Answers of other threads, while they are read.
     letters: Vec<Answer>,
+    watch: Option<LoadWatch>,
 }
 
 /// What happens to one message: all of the worker but its port, so that a message can be borrowed from there.
@@ -86,7 +89,14 @@ impl<P: Port, I: Inspector> Worker<P, I> {
             batch_time: Timestamp::now(),
             capability_lost: false,
         };
-        Self { port, wait, desk, letters: Vec::with_capacity(outstanding_max) }
+        Self { port, wait, desk, letters: Vec::with_capacity(outstanding_max), watch: None }
+    }
+
+    /// Lets the worker relieve its queue under load.
+    pub(crate) fn watching(self, config: &EngineConfig) -> Self {
+        let usual = config.queue.copy_range;
+        let watch = |overload| LoadWatch::new(overload, usual, config.batch);
+        Self { watch: config.overload.map(watch), ..self }
     }
 
     /// Serves the queue until it is told to stop, then drains it.
@@ -118,6 +128,7 @@ impl<P: Port, I: Inspector> Worker<P, I> {
         }
         let received = self.receive(may_wait)?;
         self.serve(received)?;
+        self.watch_load(received)?;
         Ok(received)
     }
 

@@ -20,12 +20,17 @@ struct Example(Child);
 impl Example {
     /// Starts it on a queue, and waits until it serves it.
     fn start(name: &str, queue: u16) -> Self {
+        Self::start_with(name, queue, &[])
+    }
+
+    fn start_with(name: &str, queue: u16, arguments: &[&str]) -> Self {
         // Beside the folder of the tests; see the Cargo book, "Build cache".
         let tests = std::env::current_exe().unwrap();
         let program = tests.parent().unwrap().with_file_name("examples").join(name);
         let missing = || format!("no {}: cargo build --package fanq --examples", program.display());
         assert!(program.exists(), "{}", missing());
-        let example = Self(Command::new(program).arg(queue.to_string()).spawn().unwrap());
+        let example =
+            Self(Command::new(program).arg(queue.to_string()).args(arguments).spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(10);
         while KernelTable::open().unwrap().row(queue).unwrap().is_none_or(|row| row.copy_mode == 0)
         {
@@ -55,6 +60,84 @@ impl Inspector for DropAll {
 /// Ids that a queue has given so far: how many packets it took.
 fn queued(queue: u16) -> u32 {
     KernelTable::open().unwrap().row(queue).unwrap().unwrap().id_sequence
+}
+
+struct DropAll;
+
+impl Inspector for DropAll {
+    fn inspect(&mut self, _packet: &mut Packet<'_>) -> Verdict {
+        Verdict::DROP
+    }
+}
+
+#[test]
+fn accept_all() {
+    let lab = Lab::new(50, "INPUT");
+    let _example = Example::start("accept_all", 50);
+    let sink = Sink::new(&lab);
+    lab.send(20, 64);
+    assert_eq!((sink.received(20), queued(50)), (20, 20));
+}
+
+#[test]
+fn drop_port() {
+    let lab = Lab::new(51, "INPUT");
+    let sink = Sink::new(&lab);
+    {
+        let _example = Example::start_with("drop_port", 51, &["23"]);
+        lab.send(20, 64);
+        assert_eq!(sink.received(20), 20);
+    }
+    let _example = Example::start_with("drop_port", 51, &[&lab.port().to_string()]);
+    lab.send(20, 64);
+    assert_eq!((sink.received(0), queued(51)), (0, 20));
+}
+
+#[test]
+fn rewrite_dns() {
+    let lab = Lab::new(52, "INPUT");
+    let receiver = UdpSocket::bind(("127.0.0.1", lab.port())).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let _example = Example::start("rewrite_dns", 52);
+    // One question (a.b, A), two answers: an alias, and an address by a pointer to the name.
+    let mut answer = vec![0, 7, 0x81, 0x80, 0, 1, 0, 2, 0, 0, 0, 0];
+    answer.extend(b"\x01a\x01b\0\0\x01\0\x01");
+    answer.extend(b"\x01a\x01b\0\0\x05\0\x01\0\0\0\x3c\0\x04\xc0\x0c\xc0\x0c");
+    answer.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04");
+    let mut expected = answer.clone();
+    answer.extend([198, 51, 100, 7]);
+    expected.extend([192, 0, 2, 1]);
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    sender.send_to(&answer, ("127.0.0.1", lab.port())).unwrap();
+    let mut bytes = [0; 200];
+    let length = receiver.recv(&mut bytes).unwrap();
+    assert_eq!(&bytes[..length], expected);
+    // What is no DNS passes as it is.
+    sender.send_to(b"no dns", ("127.0.0.1", lab.port())).unwrap();
+    let length = receiver.recv(&mut bytes).unwrap();
+    assert_eq!(&bytes[..length], b"no dns");
+}
+
+#[test]
+fn defer_to_pool() {
+    let lab = Lab::new(53, "INPUT");
+    let _example = Example::start("defer_to_pool", 53);
+    let sink = Sink::new(&lab);
+    lab.send(100, 64);
+    lab.send(20, 1200);
+    assert_eq!((sink.received(120), queued(53)), (120, 120));
+}
+
+#[test]
+fn signature_ips() {
+    let lab = Lab::new(54, "INPUT");
+    let _example = Example::start_with("signature_ips", 54, &["evil", "worse"]);
+    let sink = Sink::new(&lab);
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for payload in ["good", "so EVIL a word", "and a wors", "e one", "or worse"] {
+        sender.send_to(payload.as_bytes(), ("127.0.0.1", lab.port())).unwrap();
+    }
+    assert_eq!((sink.received(3), queued(54)), (3, 5));
 }
 
 #[test]

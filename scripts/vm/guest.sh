@@ -8,6 +8,8 @@
 #   bypass    with no engine all is delivered (and without the flag nothing is)
 #   single    `queue to 3` gives everything to queue 3
 #   hashed    `queue to 0-3` loses nothing; one pair of hosts lands in one queue
+#   conntrack each packet of a TCP connection comes with it: tuple, state, mark, id, TCP's state;
+#             and with the user of the local socket
 #   no kernel support is named, with the remedy, and ends with status 1
 #   flow bypass   after a connection's first packets none comes to the queue, whoever marks it
 #   reject    a marked packet is answered by a TCP reset
@@ -30,6 +32,7 @@ main() {
     check_bypass
     check_single
     check_hashed
+    check_conntrack
     check_flow_bypass mark
     check_flow_bypass ct
     check_no_flow_bypass
@@ -96,6 +99,30 @@ check_hashed() {
         END { print sum " in " used " of 4" }')
     check hashed-sum "$value ($(queue_packets))" [ "$value" = "$TOTAL in 1 of 4" ]
     remove_rule hashed
+}
+
+check_conntrack() {
+    install_conntrack_rules
+    start_engine conntrack "$SHOW" 3 conntrack uid-gid
+    talk
+    kill_engine conntrack
+    check conntrack-talk "$(number talk.json bytes) bytes, $(grep -c '^id=' engine.json) packets" \
+        [ "$(number talk.json bytes)" = 100000 ]
+    ends="original=\"10.9.0.1:[0-9]* > $SINK:$TALK_PORT protocol 6\""
+    check_packet conntrack-first 1 "^id=1 hook=Input .* state=New $ends .* tcp=SynSent"
+    check_packet conntrack-reply 2 "^id=2 hook=Output .* state=EstablishedReply $ends .* tcp=SynReceived"
+    check_packet conntrack-established 3 "^id=3 hook=Input .* state=Established $ends .* tcp=Established"
+    value=$(grep -c '^id=' engine.json)
+    for field in "ctmark=$TALK_MARK" "$(grep -o 'ctid=[0-9]*' engine.json | head -n 1)"; do
+        check conntrack-every "$field in $(grep -c " $field " engine.json) of $value packets" \
+            [ "$(grep -c " $field " engine.json)" = "$value" ]
+    done
+    # A socket's first answers come from no socket yet.
+    value=$(grep '^id=.* hook=Output .* uid=0 gid=0 ' engine.json | head -n 1)
+    check conntrack-owner "${value:-no packet shows its owner}" [ -n "$value" ]
+    value=$(grep '^id=.* hook=Input .* uid=' engine.json | head -n 1)
+    check conntrack-no-owner "${value:-what came in shows none}" [ -z "$value" ]
+    remove_conntrack_rules
 }
 
 check_kernel_log() {

@@ -9,12 +9,15 @@ IP=/usr/sbin/ip # by full path: busybox has an `ip` of its own
 NFT=/usr/sbin/nft
 FANQ=/usr/bin/fanq
 BENCH=/usr/bin/fanq-bench
+SHOW=/usr/bin/show_packets
 
 COUNT=2000 # datagrams from each CPU
 TOTAL=8000
 RATE=2000 # per second and CPU, so that no buffer decides the result
 PORT=9000
 SINK=10.9.0.2
+TALK_PORT=9001
+TALK_MARK=42
 
 passed=0
 failed=0
@@ -97,6 +100,47 @@ stop_engine() { # NAME: it has 10 s to end
     check "$1-exit" "status $status$words" [ $status = 0 ]
     left=$(bounded 10 engine cat /proc/net/netfilter/nfnetlink_queue 2>&1) || left="unread: $left"
     check "$1-unbound" "nfnetlink_queue ${left:-empty}" [ -z "$left" ]
+}
+
+kill_engine() { # NAME: for one that does not end by itself
+    kill -TERM "$engine" 2>/dev/null
+    wait "$engine" 2>/dev/null
+    left=$(bounded 10 engine cat /proc/net/netfilter/nfnetlink_queue 2>&1) || left="unread: $left"
+    check "$1-unbound" "nfnetlink_queue ${left:-empty}" [ -z "$left" ]
+}
+
+# Both directions of one TCP port go to queue 3; that a rule names `ct` makes the kernel track.
+install_conntrack_rules() {
+    bounded 10 engine $NFT -f - 2>rules.out <<END
+table inet talk {
+    chain marking { type filter hook prerouting priority -150; tcp dport $TALK_PORT ct mark set $TALK_MARK; }
+    chain incoming { type filter hook input priority 0; tcp dport $TALK_PORT queue to 3; }
+    chain outgoing { type filter hook output priority 0; tcp sport $TALK_PORT queue to 3; }
+}
+END
+    check conntrack-rules "exit status $? $(cat rules.out)" [ ! -s rules.out ]
+}
+
+remove_conntrack_rules() {
+    bounded 10 engine $NFT delete table inet talk >rules.out 2>&1
+    check conntrack-removed "exit status $? $(cat rules.out)" [ ! -s rules.out ]
+}
+
+talk() { # one TCP connection with 100,000 bytes
+    timeout -s KILL 60 $IP netns exec engine "$BENCH" tcp-receive --bind $SINK:$TALK_PORT \
+        >talk.json 2>sink.err &
+    sink=$!
+    await sink.err "$sink"
+    bounded 60 client "$BENCH" tcp-send --to $SINK:$TALK_PORT --bytes 100000 >send.json 2>send.err
+    wait "$sink"
+    [ -s talk.json ] || echo "tcp-receive printed nothing: $(tail -n 1 sink.err)"
+}
+
+check_packet() { # NAME NUMBER PATTERN: that packet which show_packets showed
+    value=$(grep '^id=' engine.json | sed -n "$2p")
+    check "$1" "${value:-no such packet}" grep -q "$3" <<END
+$value
+END
 }
 
 await() { # FILE PID: up to 20 s for the line `ready`, while the process lives

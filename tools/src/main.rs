@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+mod eve;
+mod inspector;
 mod mark;
 mod policy;
 mod rules;
@@ -27,6 +29,8 @@ enum Command {
     Run(run::RunArgs),
     /// Show, install or remove the rules that send packets to the queues.
     Rules(rules::RulesArgs),
+    /// Look at a rules file for `run --policy`: what is in it, and what it costs.
+    Policy(inspector::PolicyArgs),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Rules(args) => rules::run(&args),
+        Command::Policy(args) => inspector::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,7 @@
 //! The built-in inspector of `fanq run`: accepts, drops, or drops a share at random; it may spend time on each
 //! packet, to stand for an inspector that has work to do.
 
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use fanq::{Inspector, Packet, Timestamp, Verdict};
@@ -18,12 +19,37 @@ pub(crate) enum Policy {
     DropShare(f64),
 }
 
+/// Who decides.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum PolicyChoice {
+    /// The same for every packet.
+    Plain(Policy),
+    /// The rules of this file.
+    Rules(PathBuf),
+}
+
+impl FromStr for PolicyChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let path = Path::new(text);
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            return Ok(Self::Rules(path.to_owned()));
+        }
+        text.parse().map(Self::Plain)
+    }
+}
+
 impl FromStr for Policy {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad =
-            || format!("`{text}` is no policy: write accept, drop, or drop:<percent 0 to 100>");
+        let bad = || {
+            format!(
+                "`{text}` is no policy: write accept, drop, or drop:<percent 0 to 100>, or the path of a rules file, \
+                 which ends in .toml"
+            )
+        };
         match text.split_once(':') {
             None if text == "accept" => Ok(Self::Accept),
             None if text == "drop" => Ok(Self::Drop),
@@ -98,6 +124,13 @@ mod tests {
         {
             assert!(text.parse::<Policy>().is_err(), "{text:?} was taken");
         }
+    }
+
+    #[test]
+    fn a_path_that_ends_in_toml_is_a_rules_file() {
+        assert_eq!("a/rules.toml".parse(), Ok(PolicyChoice::Rules("a/rules.toml".into())));
+        assert_eq!("drop".parse(), Ok(PolicyChoice::Plain(Policy::Drop)));
+        assert!("rules.tml".parse::<PolicyChoice>().unwrap_err().contains("ends in .toml"));
     }
 
     #[test]

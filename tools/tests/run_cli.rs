@@ -7,13 +7,10 @@
 //! Needs root, `unshare`, `nsenter`, `setpriv`, `taskset` and `iptables`. Without root each test
 //! prints SKIPPED, or fails if CI is set.
 
-use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::MetadataExt;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+mod space;
 
 use serde_json::Value;
+use space::{Space, skip};
 
 #[test]
 fn a_request_that_cannot_be_right_ends_with_status_2_and_says_what_would_be() {
@@ -38,6 +35,7 @@ fn a_request_that_cannot_be_right_ends_with_status_2_and_says_what_would_be() {
         ("--queues 0-1 --placement spare:1-0", "no list of CPUs"),
         ("--queues 0-1 --stats 0", "stats 0 is out of range"),
         ("--queues 0-1 --summary xml", "text, json"),
+        ("--queues 0-1 --uid-gid=maybe", "write wanted, required"),
         ("--queues 0-1 --quiet", "'--quiet'"),
     ] {
         let ended = space.run(&[], request);
@@ -107,6 +105,31 @@ fn a_taken_queue_is_named_with_its_owner_and_no_other_stays_bound() {
     next.await_ready();
     assert_eq!(space.bound(), [0, 1, 2, 3]);
     next.stop("TERM");
+}
+
+/// Whether this kernel does what is asked for is the engine's own test's business; here, what is said about it.
+#[test]
+fn a_refused_flag_is_a_warning_where_it_is_wanted_and_an_error_where_it_is_required() {
+    let Some(space) = Space::new() else { return };
+    let mut fanq = space.start(&[], "--queues 0-1 --placement none --gso --conntrack=wanted");
+    let ready = fanq.await_ready();
+    assert!(ready.contains("gso"), "{ready}");
+    let granted = ready.contains("conntrack, gso");
+    let ended = fanq.stop("TERM");
+    let warned = ended.stderr.contains("warning: this kernel refuses conntrack (it needs CONFIG_");
+    assert_eq!(warned, !granted, "{}", ended.stderr);
+
+    let request = "--queues 0-1 --placement none --conntrack";
+    if granted {
+        let mut fanq = space.start(&[], request);
+        fanq.await_ready();
+        fanq.stop("TERM");
+    } else {
+        let parts =
+            ["conntrack", "CONFIG_NETFILTER_NETLINK_GLUE_CT", "modprobe", "--conntrack=wanted"];
+        space.run(&[], request).assert_refused(1, &parts, request);
+    }
+    assert_eq!(space.bound(), NONE);
 }
 
 #[test]
@@ -252,216 +275,5 @@ fn config_file(text: &str) -> tempfile::NamedTempFile {
     file
 }
 
-/// A network namespace, for as long as this lives.
-struct Space {
-    holder: Child,
-    /// Whether it has a user namespace too, in which root is root of nothing else.
-    of_a_user: bool,
-}
-
-impl Space {
-    /// None where the test is to be skipped.
-    fn new() -> Option<Self> {
-        Self::unshared(&["--net", "--mount"], false)
-    }
-
-    fn of_a_user() -> Option<Self> {
-        Self::unshared(&["--user", "--map-root-user", "--net", "--mount"], true)
-    }
-
-    fn unshared(what: &[&str], of_a_user: bool) -> Option<Self> {
-        let this_process = std::fs::metadata("/proc/self").expect("/proc is mounted");
-        if this_process.uid() != 0 {
-            skip("needs root");
-            return None;
-        }
-        let mut command = Command::new("unshare");
-        command.args(what).args(["sh", "-c", "echo entered; exec sleep 120"]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut space = Self { holder: command.spawn().expect("unshare runs"), of_a_user };
-        let stdout = space.holder.stdout.take().expect("it is piped");
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).expect("the holder speaks");
-        if line != "entered\n" {
-            skip("unshare may not make namespaces here");
-            return None;
-        }
-        Some(space)
-    }
-
-    /// Each of these becomes the next, so the child's id is that of the last.
-    fn command(&self, words: &[&str]) -> Command {
-        let space = format!("--net=/proc/{}/ns/net", self.holder.id());
-        let mut command = Command::new("nsenter");
-        if self.of_a_user {
-            command.arg(format!("--user=/proc/{}/ns/user", self.holder.id()));
-            // Whoever started the holder looks like root in there already.
-            command.arg("--preserve-credentials");
-        }
-        command.arg(space).args(["setpriv", "--pdeathsig=KILL"]).args(words);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    /// Starts `fanq run` behind a wrapper, with a request whose words are parted by blanks.
-    fn start(&self, wrapper: &[&str], request: &str) -> Fanq {
-        let request: Vec<_> = request.split(' ').collect();
-        let words = [wrapper, &[env!("CARGO_BIN_EXE_fanq"), "run"], &request].concat();
-        Fanq::new(self.command(&words).spawn().expect("nsenter runs"))
-    }
-
-    /// Runs `fanq run` to its end.
-    fn run(&self, wrapper: &[&str], request: &str) -> Ended {
-        self.start(wrapper, request).end()
-    }
-
-    fn shell(&self, script: &str) {
-        let output = self.command(&["timeout", "20", "bash", "-c", script]).output();
-        let output = output.expect("bash runs");
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{script}: {}, {stderr}", output.status);
-    }
-
-    /// The queues that are bound, by the kernel's word.
-    fn bound(&self) -> Vec<u16> {
-        let path = format!("/proc/{}/net/netfilter/nfnetlink_queue", self.holder.id());
-        let table = std::fs::read_to_string(&path).expect("the kernel lists its queues");
-        let queue = |row: &str| row.split_whitespace().next()?.parse().ok();
-        table.lines().map(|row| queue(row).expect("a row begins with its queue")).collect()
-    }
-}
-
-impl Drop for Space {
-    fn drop(&mut self) {
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
-    }
-}
-
-/// A `fanq run`, killed when dropped.
-struct Fanq {
-    child: Child,
-    stdout: Receiver<String>,
-    stderr: Receiver<String>,
-    /// What has been taken from `stderr`.
-    said: String,
-}
-
-impl Fanq {
-    fn new(mut child: Child) -> Self {
-        let stdout: ChildStdout = child.stdout.take().expect("it is piped");
-        let stderr: ChildStderr = child.stderr.take().expect("it is piped");
-        Self { child, stdout: lines_of(stdout), stderr: lines_of(stderr), said: String::new() }
-    }
-
-    fn await_ready(&mut self) -> String {
-        self.await_line("ready:")
-    }
-
-    /// The next line on standard error with this part.
-    fn await_line(&mut self, part: &str) -> String {
-        loop {
-            match self.stderr.recv_timeout(PATIENCE) {
-                Ok(line) => {
-                    self.said.push_str(&line);
-                    if line.contains(part) {
-                        return line;
-                    }
-                }
-                Err(error) => panic!("no `{part}` ({error}) in {}", self.said),
-            }
-        }
-    }
-
-    /// Sends the signal and holds it to a good end.
-    fn stop(mut self, signal: &str) -> Ended {
-        let script = format!("kill -{signal} {}", self.child.id());
-        let sent = Command::new("sh").args(["-c", &script]).status().expect("sh runs");
-        assert!(sent.success(), "{script}");
-        let ended = self.wait();
-        assert_eq!(ended.code, Some(0), "after SIG{signal}: {}", ended.stderr);
-        ended
-    }
-
-    fn end(mut self) -> Ended {
-        self.wait()
-    }
-
-    fn wait(&mut self) -> Ended {
-        let stdout = rest_of(&self.stdout);
-        let stderr = std::mem::take(&mut self.said) + &rest_of(&self.stderr);
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("it is our child") {
-                return Ended { code: status.code(), stdout, stderr };
-            }
-            assert!(Instant::now() < deadline, "it closed its output but does not end: {stderr}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-impl Drop for Fanq {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Hands over line by line what comes, so that a reader can stop waiting.
-fn lines_of(source: impl Read + Send + 'static) -> Receiver<String> {
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(source).lines().map_while(Result::ok) {
-            // The test may have gone on without listening.
-            let _ = sender.send(line + "\n");
-        }
-    });
-    receiver
-}
-
-fn rest_of(lines: &Receiver<String>) -> String {
-    let mut rest = String::new();
-    loop {
-        match lines.recv_timeout(PATIENCE) {
-            Ok(line) => rest.push_str(&line),
-            Err(RecvTimeoutError::Disconnected) => return rest,
-            Err(RecvTimeoutError::Timeout) => panic!("it does not end; the rest so far: {rest}"),
-        }
-    }
-}
-
-/// What became of a `fanq run`.
-struct Ended {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ended {
-    fn assert_refused(&self, code: i32, parts: &[&str], request: &str) {
-        assert_eq!(self.code, Some(code), "{request}: {}", self.stderr);
-        for part in parts {
-            assert!(self.stderr.contains(part), "{request}: no {part:?} in {}", self.stderr);
-        }
-        let panicked = self.stderr.contains("panicked");
-        assert!(!panicked && !self.stderr.contains("ready:"), "{request}: {}", self.stderr);
-        assert_eq!(self.stdout, "", "{request}");
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).expect("standard output is one JSON object")
-    }
-}
-
-/// What cannot be tested here is said, and in CI it is a failure.
-fn skip(why: &str) {
-    assert!(std::env::var_os("CI").is_none(), "{why} (CI is set, so this may not be skipped)");
-    eprintln!("SKIPPED: {why}");
-}
-
 /// No queue at all.
 const NONE: [u16; 0] = [];
-
-/// How long a test waits for anything.
-const PATIENCE: Duration = Duration::from_secs(20);

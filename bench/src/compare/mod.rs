@@ -6,10 +6,11 @@
 //! same, better (0)    none did
 //! ```
 //!
-//! A question that has trials on both sides (CPU per packet, median delay) changed if both hold: the change is as
-//! large as the threshold, 5 % unless told otherwise, and no chance, by a permutation test of ranks whose alarms are
-//! limited to 1 in 20 *comparisons*, however many questions there are (Holm's method). A fixed p < 0.01 for each, as
-//! in Firecracker's A/B test, would find fewer slowdowns among few questions and raise false alarms among many.
+//! A question that has trials on both sides (CPU per packet, median delay, short connections) changed if both hold:
+//! the change is as large as the threshold, 5 % unless told otherwise, and no chance, by a permutation test of ranks
+//! whose alarms are limited to 1 in 20 *comparisons*, however many questions there are (Holm's method). A fixed
+//! p < 0.01 for each, as in Firecracker's A/B test, would find fewer slowdowns among few questions and raise false
+//! alarms among many.
 //! How often that is right is simulated in the tests. Twenty trials a side find a slowdown of 10 % in 19 of
 //! 20 tries up to a noise of about 7 % a trial; where noise is greater, a note says how many trials it takes.
 //!

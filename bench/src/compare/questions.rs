@@ -1,5 +1,5 @@
-//! What is asked of two results: CPU per packet and median delay of each target at each load, from their trials;
-//! highest rates and TCP, from their findings.
+//! What is asked of two results: CPU per packet, median delay of each target at each load and the time that a short
+//! TCP connection takes, from their trials; highest rates and bulk TCP, from their findings.
 //!
 //! Invariant: a row holds the same target at the same load on both sides (rates that differ by less than 5 % are the
 //! same load, as a share of a measured rate is never quite the same rate).
@@ -37,9 +37,10 @@ struct Question {
     figure: fn(&Trial) -> Option<f64>,
 }
 
-const QUESTIONS: [Question; 2] = [
+const QUESTIONS: [Question; 3] = [
     Question { purpose: "cpu", name: "CPU us/packet", figure: cpu_us_per_packet },
     Question { purpose: "latency", name: "median delay us", figure: median_delay_us },
+    Question { purpose: "connections", name: "us/short connection", figure: us_per_connection },
 ];
 
 fn cpu_us_per_packet(trial: &Trial) -> Option<f64> {
@@ -49,6 +50,11 @@ fn cpu_us_per_packet(trial: &Trial) -> Option<f64> {
 
 fn median_delay_us(trial: &Trial) -> Option<f64> {
     Delays::from_buckets(&trial.latency).percentile(50.0)
+}
+
+/// Connections come one after the other, so this is how long one takes, from connecting to its answer.
+fn us_per_connection(trial: &Trial) -> Option<f64> {
+    trial.connections_per_s.filter(|rate| *rate > 0.0).map(|rate| 1e6 / rate)
 }
 
 /// One target's figures at one load.

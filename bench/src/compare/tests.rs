@@ -7,7 +7,7 @@ mod power;
 
 use super::*;
 use crate::result::{Estimate, Limit, RateFinding, TcpFinding, Topology};
-use documents::{cpu_trials, document, latency_trials};
+use documents::{connection_trials, cpu_trials, document, latency_trials};
 use judge::Change;
 
 fn args() -> CompareArgs {
@@ -169,6 +169,29 @@ fn tcp_is_compared_by_its_intervals() {
         "worse: fanq, TCP Gbit/s, GSO on 10.0 % less"
     );
     assert_eq!(judged(&with(18.0), &with(20.0)).verdict, Verdict::Better);
+}
+
+#[test]
+fn short_connections_are_compared_by_their_trials() {
+    let with = |factor: f64| {
+        let mut document = steady(&[("fanq", 1.0)]);
+        document.trials.extend(connection_trials("fanq", 12_000.0 / factor));
+        document
+    };
+    let row = |b: &Document| {
+        let rows = judged(&with(1.0), b).rows;
+        rows.into_iter().find(|row| row.question == "us/short connection").unwrap()
+    };
+    assert_eq!(row(&with(1.0)).verdict, Change::Same);
+    assert_eq!(row(&with(1.2)).verdict, Change::Worse);
+    assert_eq!(row(&with(0.8)).verdict, Change::Better);
+    assert!((row(&with(1.2)).change - 0.2).abs() < 1e-9);
+    let mut stuck = with(1.0);
+    for trial in &mut stuck.trials {
+        trial.connections_per_s = trial.connections_per_s.map(|_| 0.0);
+    }
+    let notes = judged(&with(1.0), &stuck).notes;
+    assert!(notes.iter().any(|note| note.contains("B has no such trials")), "{notes:?}");
 }
 
 #[test]

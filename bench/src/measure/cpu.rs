@@ -1,69 +1,183 @@
 //! CPU time per packet, targets in turn.
 //!
-//! Method: every round runs each target once over the same load (odd rounds backwards), as fast as the senders go or
-//! at a rate; compared are medians over the rounds, ratios within them.
+//! Method: all targets run at once, each with queues of its own (`trial/together.rs`), and the load goes through one
+//! after the other for some hundredths of a second each, many times. So what slows the machine for a while (a host's
+//! other guests do, by a third and more) slows all targets of a round alike. Compared are medians over the rounds,
+//! ratios within them.
+//!
+//! Where one program would disturb another while it waits, because it spins, each is started for each trial and has
+//! the machine for itself.
 
 use anyhow::ensure;
 
 use super::session::Session;
-use super::turns::turns;
-use crate::result::{CpuFinding, Trial};
+use super::turns::{drawn_turns, turns};
+use crate::result::{Account, CpuFinding, Trial};
 use crate::statistics::{SEED, estimate, median, ratio_of_pairs, spread_warning};
-use crate::trial::{Length, Request};
+use crate::target::Target;
+use crate::target::account::OwnAccount;
+use crate::trial::{Length, Request, is_disturbed, judge, share_policy_drops};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CpuQuestion {
     pub(crate) rounds: usize,
+    /// Of each sender in one trial.
     pub(crate) packets: u64,
     /// None for as fast as it goes.
     pub(crate) pps: Option<f64>,
+    /// Whether each program is started for each trial, alone.
+    pub(crate) apart: bool,
+}
+
+/// One target's trials, one a round.
+struct Measured {
+    trials: Vec<Trial>,
+    /// What it said in the end, where that is of all trials together.
+    own: Option<OwnAccount>,
 }
 
 /// Measures all targets that are programs.
 pub(crate) fn measure(session: &mut Session, question: CpuQuestion) -> anyhow::Result<()> {
     let targets: Vec<_> = session.targets.iter().filter(|t| t.is_program()).cloned().collect();
     ensure!(!targets.is_empty(), "CPU time needs a target that is a program");
-    let mut trials: Vec<Vec<Trial>> = vec![Vec::new(); targets.len()];
-    for (round, index) in turns(question.rounds, targets.len()) {
-        let target = &targets[index];
-        session.say(&format!("cpu, round {} of {}: {}", round + 1, question.rounds, target.name));
-        let request = Request {
-            purpose: "cpu",
-            target,
-            round,
-            pps: question.pps,
-            length: Length::Packets(question.packets),
-            delays: false,
-            on_queue_cpus: true,
-        };
-        trials[index].push(session.trial_once(&request)?);
-    }
-    let first = costs(&trials[0]);
-    for (target, own) in targets.iter().zip(&trials) {
-        let costs = costs(own);
+    let measured = if question.apart {
+        apart(session, &targets, question)?
+    } else {
+        together(session, &targets, question)?
+    };
+    for (target, own) in targets.iter().zip(&measured) {
+        let costs: Vec<_> = own.trials.iter().filter_map(cost_that_counts).collect();
         if let Some(warning) = spread_warning(&costs) {
             session.say(&format!("cpu, {}: {warning}", target.name));
         }
         let Some(us_per_packet) = estimate(&costs, SEED) else { continue };
         let is_first = target.name == targets[0].name;
+        let ratio = || ratio_to(&own.trials, &measured[0].trials);
         let finding = CpuFinding {
             target: target.name.clone(),
             us_per_packet,
-            ratio_to_first: if is_first { None } else { ratio_of_pairs(&costs, &first, SEED) },
-            system_calls_per_packet: median_of(own, system_calls_per_packet),
-            packets_per_receive: median_of(own, packets_per_receive),
-            lost_share: median_of(own, |trial| Some(trial.account.lost_share())).unwrap_or(0.0),
+            ratio_to_first: if is_first { None } else { ratio() },
+            system_calls_per_packet: own.figure(calls_by_account, system_calls_per_packet),
+            packets_per_receive: own.figure(receives_by_account, packets_per_receive),
+            lost_share: median_of(&own.trials, |t| Some(t.account.lost_share())).unwrap_or(0.0),
         };
         session.document.findings.cpu.push(finding);
     }
     session.save()
 }
 
-/// Round by round, void ones too: a ratio needs both of its round, and neither a late generator nor time that the host
-/// took is in a target's own CPU time.
-fn costs(trials: &[Trial]) -> Vec<f64> {
-    trials.iter().filter_map(us_per_packet).collect()
+/// Each target alone, started for each trial.
+fn apart(
+    session: &mut Session,
+    targets: &[Target],
+    question: CpuQuestion,
+) -> anyhow::Result<Vec<Measured>> {
+    let mut trials: Vec<Vec<Trial>> = vec![Vec::new(); targets.len()];
+    for (round, index) in turns(question.rounds, targets.len()) {
+        let target = &targets[index];
+        session.say(&format!("cpu, round {} of {}: {}", round + 1, question.rounds, target.name));
+        let request = question.request(target, round, question.packets);
+        trials[index].push(session.trial(&request)?);
+    }
+    Ok(trials.into_iter().map(|trials| Measured { trials, own: None }).collect())
+}
+
+/// All targets at once, the load now through one, now through another.
+fn together(
+    session: &mut Session,
+    targets: &[Target],
+    question: CpuQuestion,
+) -> anyhow::Result<Vec<Measured>> {
+    let mut all = session.bench.start_together(targets)?;
+    let mut kept: Vec<Vec<Kept>> = targets.iter().map(|_| Vec::new()).collect();
+    for (round, index) in drawn_turns(question.rounds, targets.len()) {
+        let target = &targets[index];
+        let said = format!("cpu, round {} of {}", round + 1, question.rounds);
+        if round % ROUNDS_A_LINE == 0 && index == 0 {
+            session.say(&said)
+        } else {
+            session.say_often(&said)
+        }
+        let request = question.request(target, round, question.packets);
+        for retry in (0..TRIES).rev() {
+            session.ensure_wanted()?;
+            let (trial, wanted) = session.bench.run_strand(&mut all.strands[index], &request)?;
+            let is_last = retry == 0 || !is_disturbed(&trial);
+            kept[index].push(Kept { index: session.document.trials.len(), wanted, is_last });
+            session.keep(trial)?;
+            if is_last {
+                break;
+            }
+        }
+    }
+    let ended = all.strands.into_iter().zip(&kept);
+    ended
+        .map(|(strand, kept)| {
+            let own = strand.end()?;
+            settle(&mut session.document.trials, kept, own.map_or(0, |own| own.dropped));
+            let last = kept.iter().filter(|kept| kept.is_last);
+            let trials = last.map(|kept| session.document.trials[kept.index].clone()).collect();
+            Ok(Measured { trials, own })
+        })
+        .collect()
+}
+
+/// A trial in the document whose account is still open.
+struct Kept {
+    index: usize,
+    /// Packets that were to be sent.
+    wanted: u64,
+    /// Of its round.
+    is_last: bool,
+}
+
+/// Closes the accounts of a target's trials, now that it has said what it dropped by itself.
+fn settle(trials: &mut [Trial], kept: &[Kept], dropped: u64) {
+    let is_own = |index| kept.iter().any(|kept| kept.index == index);
+    let own = trials.iter_mut().enumerate().filter(|(index, _)| is_own(*index));
+    let mut accounts: Vec<&mut Account> = own.map(|(_, trial)| &mut trial.account).collect();
+    share_policy_drops(&mut accounts, dropped);
+    for kept in kept {
+        judge(&mut trials[kept.index], kept.wanted);
+    }
+}
+
+impl CpuQuestion {
+    fn request<'a>(&self, target: &'a Target, round: usize, packets: u64) -> Request<'a> {
+        Request {
+            purpose: "cpu",
+            target,
+            round,
+            pps: self.pps,
+            length: Length::Packets(packets),
+            delays: false,
+            on_queue_cpus: true,
+        }
+    }
+}
+
+impl Measured {
+    /// From the account of the whole where there is one, else from the trials'.
+    fn figure(
+        &self,
+        by_account: impl Fn(OwnAccount) -> f64,
+        by_trial: impl Fn(&Trial) -> Option<f64>,
+    ) -> Option<f64> {
+        self.own.map(by_account).or_else(|| median_of(&self.trials, by_trial))
+    }
+}
+
+/// Over the rounds in which both count.
+fn ratio_to(trials: &[Trial], first: &[Trial]) -> Option<crate::result::Estimate> {
+    let pairs = trials.iter().zip(first);
+    let costs = pairs.filter_map(|(own, first)| cost_that_counts(own).zip(cost_that_counts(first)));
+    let (own, first): (Vec<_>, Vec<_>) = costs.unzip();
+    ratio_of_pairs(&own, &first, SEED)
+}
+
+fn cost_that_counts(trial: &Trial) -> Option<f64> {
+    us_per_packet(trial).filter(|_| trial.void.is_none())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
@@ -84,6 +198,21 @@ fn packets_per_receive(trial: &Trial) -> Option<f64> {
     Some(cpu.answered as f64 / cpu.receive_calls?.max(1) as f64)
 }
 
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+fn calls_by_account(own: OwnAccount) -> f64 {
+    (own.recv_calls + own.send_calls) as f64 / own.packets.max(1) as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+fn receives_by_account(own: OwnAccount) -> f64 {
+    own.packets as f64 / own.recv_calls.max(1) as f64
+}
+
 fn median_of(trials: &[Trial], value: impl Fn(&Trial) -> Option<f64>) -> Option<f64> {
     median(&trials.iter().filter_map(value).collect::<Vec<_>>())
 }
+
+/// Where there is no terminal, a line for so many rounds.
+const ROUNDS_A_LINE: usize = 20;
+/// A trial that is disturbed this often stays void.
+const TRIES: usize = 4;

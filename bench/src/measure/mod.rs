@@ -8,6 +8,7 @@ mod load;
 mod options;
 mod ping_pong;
 mod rates;
+mod rest;
 mod session;
 mod suite;
 mod summary;
@@ -33,18 +34,24 @@ pub(crate) use load::{LoadArgs, run as load};
 pub(crate) use ping_pong::{PingPongArgs, run as ping_pong};
 pub(crate) use suite::{SuiteArgs, run as suite};
 
+/// Some hundredths of a second, at what two senders on the queues' own CPUs make.
+const CPU_PACKETS: u64 = 10_000;
+
 /// Options of `fanq-bench cpu`.
 #[derive(Debug, Args)]
 pub(crate) struct CpuArgs {
     /// Rounds, each with every target once
-    #[arg(long, default_value = "20", value_parser = times)]
+    #[arg(long, default_value = "60", value_parser = times)]
     rounds: usize,
     /// Packets of each sender in one trial
-    #[arg(long, default_value_t = 500_000)]
+    #[arg(long, default_value_t = CPU_PACKETS, value_parser = clap::value_parser!(u64).range(1..))]
     packets: u64,
     /// Packets a second, all senders together [default: as fast as they go]
     #[arg(long, value_parser = rate)]
     rate: Option<f64>,
+    /// Start each program for each trial, alone, instead of all of them at once: for programs that spin while they wait
+    #[arg(long)]
+    apart: bool,
     #[command(flatten)]
     options: MeasureOptions,
 }
@@ -125,7 +132,8 @@ pub(crate) struct SweepArgs {
 /// `fanq-bench sweep`
 pub(crate) fn sweep(args: &SweepArgs) -> anyhow::Result<ExitCode> {
     let SweepArgs { axes, rounds, packets, rate: pps, options } = args;
-    let question = CpuQuestion { rounds: *rounds, packets: *packets, pps: *pps };
+    // Combinations may spin while they wait, and may be many.
+    let question = CpuQuestion { rounds: *rounds, packets: *packets, pps: *pps, apart: true };
     let targets = sweep::targets(axes)?;
     in_session_with(options, targets, "", |session| cpu::measure(session, question))
 }
@@ -151,8 +159,8 @@ pub(crate) fn tcp(args: &TcpArgs) -> anyhow::Result<ExitCode> {
 
 /// `fanq-bench cpu`
 pub(crate) fn cpu(args: &CpuArgs) -> anyhow::Result<ExitCode> {
-    let CpuArgs { rounds, packets, rate: pps, options } = args;
-    let question = CpuQuestion { rounds: *rounds, packets: *packets, pps: *pps };
+    let CpuArgs { rounds, packets, rate: pps, apart, options } = args;
+    let question = CpuQuestion { rounds: *rounds, packets: *packets, pps: *pps, apart: *apart };
     in_session(options, "", |session| cpu::measure(session, question))
 }
 

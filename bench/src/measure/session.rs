@@ -1,19 +1,21 @@
 //! A measuring command from its beginning to its end: the lab, the trials so far, the result file.
 //!
 //! Invariant: what was measured is kept. The document is written after every finding, marked as not complete, and at
-//! the end, whether that is a good one or not. An interruption ends between two trials.
+//! the end, whether that is a good one or not. An interruption ends between two trials. After a trial from which the
+//! host took CPU time comes a rest ([`Rests`]).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::options::MeasureOptions;
+use super::rest::Rests;
 use crate::lab::Lab;
 use crate::machine::{self, StolenTime};
 use crate::result::{Document, Findings, Run, SCHEMA, TargetSetting, Trial};
@@ -29,6 +31,9 @@ pub(crate) struct Session {
     out: PathBuf,
     began: Instant,
     stolen: StolenTime,
+    rests: Rests,
+    /// Rested since the trial before.
+    rested: Duration,
     interrupted: Arc<AtomicBool>,
     progress: ProgressBar,
 }
@@ -82,6 +87,8 @@ impl Session {
             out: options.out.clone(),
             began: Instant::now(),
             stolen: StolenTime::now()?,
+            rests: Rests::new()?,
+            rested: Duration::ZERO,
             interrupted,
             progress,
         })
@@ -97,27 +104,26 @@ impl Session {
         }
     }
 
+    /// The same for what changes many times a second: only where a line can move.
+    pub(crate) fn say_often(&self, what: &str) {
+        if !self.progress.is_hidden() {
+            self.say(what);
+        }
+    }
+
     /// Runs a trial and keeps it. A void one is tried again, a few times; the last is returned as it is.
     pub(crate) fn trial(&mut self, request: &Request<'_>) -> anyhow::Result<Trial> {
-        for _ in 1..TRIES {
-            let trial = self.trial_once(request)?;
-            if trial.void.is_none() {
-                return Ok(trial);
-            }
-        }
-        self.trial_once(request)
+        self.until_valid(|session| session.trial_once(request))
     }
 
     /// Runs a trial and keeps it, void or not.
     pub(crate) fn trial_once(&mut self, request: &Request<'_>) -> anyhow::Result<Trial> {
         self.ensure_wanted()?;
         let trial = self.bench.run(request)?;
-        self.document.trials.push(trial.clone());
-        self.progress.tick();
-        Ok(trial)
+        self.keep(trial)
     }
 
-    /// Runs a trial of TCP and keeps it.
+    /// Runs a trial of TCP and keeps it; a void one is tried again, as others are.
     pub(crate) fn tcp(
         &mut self,
         target: &Target,
@@ -125,11 +131,50 @@ impl Session {
         round: usize,
         seconds: f64,
     ) -> anyhow::Result<Trial> {
-        self.ensure_wanted()?;
-        let trial = self.bench.run_tcp(target, traffic, round, seconds)?;
+        self.until_valid(|session| {
+            session.ensure_wanted()?;
+            let trial = session.bench.run_tcp(target, traffic, round, seconds)?;
+            session.keep(trial)
+        })
+    }
+
+    fn until_valid(
+        &mut self,
+        mut run: impl FnMut(&mut Self) -> anyhow::Result<Trial>,
+    ) -> anyhow::Result<Trial> {
+        for _ in 1..TRIES {
+            let trial = run(self)?;
+            if trial.void.is_none() {
+                return Ok(trial);
+            }
+        }
+        run(self)
+    }
+
+    /// Puts a trial into the document, and rests after it if the host disturbed it; the next trial says how long.
+    pub(super) fn keep(&mut self, mut trial: Trial) -> anyhow::Result<Trial> {
+        let rested = std::mem::take(&mut self.rested);
+        trial.rested_seconds = (!rested.is_zero()).then_some(rested.as_secs_f64());
         self.document.trials.push(trial.clone());
         self.progress.tick();
+        self.rest()?;
         Ok(trial)
+    }
+
+    fn rest(&mut self) -> anyhow::Result<()> {
+        let (rest, taken) = self.rests.after_trial()?;
+        if rest.is_zero() {
+            return Ok(());
+        }
+        let (percent, seconds) = (taken.share * 100.0, rest.as_secs());
+        self.say(&format!("the host took {percent:.1} % of the CPU time: resting for {seconds} s"));
+        let end = Instant::now() + rest;
+        while Instant::now() < end {
+            self.ensure_wanted()?;
+            std::thread::sleep(LOOK_EVERY.min(end.saturating_duration_since(Instant::now())));
+        }
+        self.rested += rest;
+        Ok(())
     }
 
     fn ensure_accounted(&self) -> anyhow::Result<()> {
@@ -146,7 +191,7 @@ impl Session {
         Ok(())
     }
 
-    fn ensure_wanted(&self) -> anyhow::Result<()> {
+    pub(super) fn ensure_wanted(&self) -> anyhow::Result<()> {
         ensure!(!self.interrupted.load(Ordering::Relaxed), "interrupted");
         Ok(())
     }
@@ -188,7 +233,8 @@ fn ensure_writable(path: &Path) -> anyhow::Result<()> {
 }
 
 fn describe(bench: &Bench, target: &Target) -> anyhow::Result<TargetSetting> {
-    let words = target.command(&bench.service)?.unwrap_or_default();
+    let service = target.service(&bench.service)?;
+    let words = target.command(&service)?.unwrap_or_default();
     let base = |word: &std::ffi::OsString| {
         let text = word.to_string_lossy();
         text.rsplit('/').next().unwrap_or_default().to_owned()
@@ -230,5 +276,7 @@ fn now_rfc3339() -> anyhow::Result<String> {
     Ok(crate::lab::run_line("date -u +%Y-%m-%dT%H:%M:%SZ")?.trim().to_owned())
 }
 
+/// Between two looks at whether a rest was interrupted.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A trial that is void this often stays so.
 const TRIES: usize = 3;

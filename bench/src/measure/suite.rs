@@ -67,7 +67,7 @@ impl Suite {
                 delay_seconds: 1.0,
                 curve_seconds: 0.2,
                 shares: &[0.5, 1.0, 2.0],
-                cpu: CpuQuestion { rounds: 2, packets: 100_000, pps: None },
+                cpu: CpuQuestion { rounds: 5, packets: 10_000, pps: None, apart: false },
                 tcp: TcpQuestion { rounds: 1, seconds: 0.5 },
             },
             Self::Standard => Scope {
@@ -82,7 +82,7 @@ impl Suite {
                 delay_seconds: 2.0,
                 curve_seconds: 0.7,
                 shares: &rates::SHARES,
-                cpu: CpuQuestion { rounds: 11, packets: 300_000, pps: None },
+                cpu: CpuQuestion { rounds: 60, packets: 10_000, pps: None, apart: false },
                 tcp: TcpQuestion { rounds: 7, seconds: 1.5 },
             },
             Self::Full => Scope {
@@ -91,7 +91,7 @@ impl Suite {
                 delay_seconds: 10.0,
                 curve_seconds: 5.0,
                 shares: &rates::SHARES,
-                cpu: CpuQuestion { rounds: 25, packets: 1_000_000, pps: None },
+                cpu: CpuQuestion { rounds: 300, packets: 10_000, pps: None, apart: false },
                 tcp: TcpQuestion { rounds: 20, seconds: 10.0 },
             },
         }

@@ -63,10 +63,12 @@ pub(crate) fn print(document: &Document) {
         );
     }
     let void = document.trials.iter().filter(|trial| trial.void.is_some()).count();
+    let rested: f64 = document.trials.iter().filter_map(|trial| trial.rested_seconds).sum();
     println!(
-        "{} trials, {void} of them void; the host took {:.2} % of the CPU time",
+        "{} trials, {void} of them void; the host took {:.2} % of the CPU time{}",
         document.trials.len(),
-        document.machine.stolen_share * 100.0
+        document.machine.stolen_share * 100.0,
+        if rested > 0.0 { format!(", rested for {rested:.0} s") } else { String::new() }
     );
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn measure(session: &mut Session, question: TcpQuestion) -> anyhow::R
                 (Traffic::Connections, Some(per_second)) => {
                     findings.connections.push(ConnectionFinding { target, per_second });
                 }
-                (_, None) => {}
+                (_, None) => {} // its trials are in the document, with what made them void
             }
         }
         session.save()?;
@@ -37,7 +37,7 @@ pub(crate) fn measure(session: &mut Session, question: TcpQuestion) -> anyhow::R
     Ok(())
 }
 
-/// Gbit/s or connections a second, by target and round.
+/// Gbit/s or connections a second, by target and round, of the trials that count.
 fn figures(
     session: &mut Session,
     traffic: Traffic,
@@ -50,7 +50,9 @@ fn figures(
         let target = &targets[index];
         session.say(&format!("tcp, round {} of {rounds}: {}", round + 1, target.name));
         let trial = session.tcp(target, traffic, round, seconds)?;
-        figures[index].extend(trial.gbit_per_s.or(trial.connections_per_s));
+        if trial.void.is_none() {
+            figures[index].extend(trial.gbit_per_s.or(trial.connections_per_s));
+        }
     }
     Ok(figures)
 }

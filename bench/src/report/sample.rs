@@ -251,6 +251,7 @@ fn trial(made_up: &MadeUp, round: usize, purpose: &str, offered: u64) -> Trial {
         void: None,
         lateness_us_p99: Some(38.0),
         stolen_share: 0.001,
+        rested_seconds: None,
         cpu: None,
         queues: Vec::new(),
         latency: Vec::new(),

@@ -25,6 +25,10 @@ pub(crate) struct Trial {
     pub(crate) lateness_us_p99: Option<f64>,
     /// Share of CPU time that the host took from this machine meanwhile.
     pub(crate) stolen_share: f64,
+    /// How long the bench had rested before this trial, in seconds, since the host had taken CPU time from an earlier
+    /// one; none where it had not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rested_seconds: Option<f64>,
     /// None where there is no process to measure.
     pub(crate) cpu: Option<CpuUse>,
     pub(crate) queues: Vec<QueueShare>,

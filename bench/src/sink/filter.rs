@@ -45,6 +45,10 @@ impl FilterSink {
         Ok(Self { _socket: socket, log, counters, senders, packets })
     }
 
+    pub(super) fn arrived_so_far(&self) -> anyhow::Result<usize> {
+        Ok(u64s(&self.log.read()?).iter().filter(|time| **time > 0).count())
+    }
+
     pub(super) fn close(self) -> anyhow::Result<ArrivalLog> {
         let counters = u64s(&self.counters.read()?);
         let times = u64s(&self.log.read()?);

@@ -50,6 +50,14 @@ impl Sink {
         }
     }
 
+    /// How many have arrived; 0 where that is known only in the end.
+    pub(crate) fn arrived_so_far(&self) -> anyhow::Result<usize> {
+        match self {
+            Self::Filter(sink) => sink.arrived_so_far(),
+            Self::Socket(_) => Ok(0),
+        }
+    }
+
     /// Stops listening and gives the log.
     pub(crate) fn close(self) -> anyhow::Result<ArrivalLog> {
         match self {

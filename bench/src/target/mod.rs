@@ -10,7 +10,7 @@ mod process;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use fanq::{CpuId, QueueRange};
 
 pub(crate) use process::Running;
@@ -21,6 +21,8 @@ pub(crate) struct Target {
     /// As given, or the name that it was given.
     pub(crate) name: String,
     kind: Kind,
+    /// How many queues it serves; none for as many as there are.
+    queues: Option<u16>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,14 +78,37 @@ impl std::str::FromStr for Target {
                 ));
             }
         };
-        Ok(Self { name: name.to_owned(), kind })
+        Ok(Self { name: name.to_owned(), kind, queues: None })
     }
 }
 
 impl Target {
     /// The same target once more, to see how far a thing differs from itself.
     pub(crate) fn again(&self) -> Self {
-        Self { name: format!("{} (again)", self.name), kind: self.kind.clone() }
+        Self { name: format!("{} (again)", self.name), ..self.clone() }
+    }
+
+    /// The same target with so many queues, which its name says.
+    pub(crate) fn on_queues(&self, count: u16) -> Self {
+        let queues = if count == 1 { "queue" } else { "queues" };
+        let name = format!("{} on {count} {queues}", self.name);
+        Self { name, queues: Some(count), ..self.clone() }
+    }
+
+    /// What it is given where others are given `all`: the first queues of it, if it takes fewer. Packets of CPUs
+    /// behind the last queue's come into the first ones again, as the kernel's fanout counts.
+    pub(crate) fn service(&self, all: &Service) -> anyhow::Result<Service> {
+        let Some(count) = self.queues else { return Ok(all.clone()) };
+        let (first, last) = (all.queues.first(), all.queues.last());
+        let most = u32::from(last - first) + 1;
+        ensure!(
+            (1..=most).contains(&u32::from(count)),
+            "{}: the lab's load fills {most} queues; give 1 to {most}",
+            self.name
+        );
+        let queues = QueueRange::new(first, first + (count - 1))?;
+        let cpus = all.cpus.iter().copied().take(count.into()).collect();
+        Ok(Service { queues, cpus, ..all.clone() })
     }
 
     /// Whether its packets go through queues.
@@ -201,6 +226,24 @@ mod tests {
         ] {
             assert_eq!(target.parse::<Target>().unwrap().bypass_mark(), mark, "{target}");
         }
+    }
+
+    #[test]
+    fn a_target_may_take_fewer_queues_than_there_are() {
+        let all = Service {
+            queues: "4-7".parse().unwrap(),
+            cpus: (0..4).map(CpuId).collect(),
+            maxlen: 1024,
+            rcvbuf: 1 << 20,
+        };
+        let target: Target = "limit".parse().unwrap();
+        assert_eq!(target.service(&all).unwrap().queues, all.queues);
+        let two = target.on_queues(2);
+        assert_eq!(two.name, "limit on 2 queues");
+        let service = two.service(&all).unwrap();
+        assert_eq!((service.queues, service.cpus.len()), ("4-5".parse().unwrap(), 2));
+        let error = target.on_queues(5).service(&all).unwrap_err().to_string();
+        assert!(error.contains("on 5 queues") && error.contains("1 to 4"), "{error}");
     }
 
     #[test]

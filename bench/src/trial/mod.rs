@@ -8,30 +8,30 @@
 //! A trial whose generator was late, or from which the host took CPU time, is void too. What is void says why, is
 //! kept, and counts for nothing.
 
+mod pass;
 mod passage;
 pub(crate) mod rules;
 mod stream;
+mod together;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use fanq::{CpuId, KernelTable};
 
 use crate::lab::{Lab, Place};
+use crate::load::Sender;
 use crate::load::frame::{Path, Template};
 use crate::load::schedule::{Pattern, Schedule};
 use crate::load::udp::UdpSender;
 use crate::load::xdp::{PACKETS_MAX, XdpSender};
-use crate::load::{self, Sender};
-use crate::machine::StolenTime;
-use crate::result::{Account, CpuUse, Family, LoadKind, LoadSetting, QueueShare, Topology, Trial};
-use crate::sink::Sink;
+use crate::result::{Account, CpuUse, Family, LoadKind, LoadSetting, Topology, Trial};
 use crate::target::{Running, Service, Target, account};
 
-use passage::Passage;
+use pass::{Passed, Way};
 use rules::{Action, Rules, Selection};
 pub(crate) use stream::Traffic;
+pub(crate) use together::share_policy_drops;
 
 /// What is to be tried.
 #[derive(Debug, Clone)]
@@ -83,7 +83,7 @@ impl Bench {
         let action = if target.is_program() {
             let bypass = target.bypass_mark().map(str::parse).transpose();
             Action::Queue {
-                queues: self.service.queues,
+                queues: target.service(&self.service)?.queues,
                 bypass: bypass.map_err(anyhow::Error::msg)?,
             }
         } else if target.has_rule() {
@@ -91,85 +91,35 @@ impl Bench {
         } else {
             Action::Nothing
         };
-        let hook = self.lab.shape.hook;
-        let selection = Selection { hook, family: self.load.family, protocol };
-        Rules::install(selection, action).context("installing the lab's rules")
+        Rules::install(self.selection(protocol), &[(None, action)])
+            .context("installing the lab's rules")
+    }
+
+    fn selection(&self, protocol: &'static str) -> Selection {
+        Selection { hook: self.lab.shape.hook, family: self.load.family, protocol }
     }
 
     /// Starts a target, if it is a program.
-    pub(crate) fn start(&self, target: &Target) -> anyhow::Result<Option<Running>> {
-        let command = target.command(&self.service)?;
-        let start = |command: Vec<_>| {
-            Running::start(&target.name, &command, self.service.queues, &self.table)
-        };
+    fn start(&self, target: &Target, service: &Service) -> anyhow::Result<Option<Running>> {
+        let command = target.command(service)?;
+        let start =
+            |command: Vec<_>| Running::start(&target.name, &command, service.queues, &self.table);
         command.map(start).transpose()
     }
 
     /// Runs one trial.
     pub(crate) fn run(&self, request: &Request<'_>) -> anyhow::Result<Trial> {
         self.install_rules(request.target, "udp")?;
-        let mut running = self.start(request.target)?;
-        let senders = self.senders(request)?;
-        let packets = senders.iter().map(Sender::total).max().unwrap_or(0);
-        let sink = self.lab.in_namespace(self.lab.destination(), || {
-            Sink::listen(PORT, senders.len(), usize::try_from(packets)?, self.with_bpf())
-        })??;
-        let drops_before = self.lab.device_drops()?;
-        let cpu_before = running.as_ref().map(Running::cpu_ns).transpose()?;
-        let stolen = StolenTime::now()?;
-
-        let sent = load::send(&senders)?;
-        if let Some(running) = &mut running {
-            running.ensure_alive()?;
+        let service = request.target.service(&self.service)?;
+        let mut running = self.start(request.target, &service)?;
+        let way = Way { queues: service.queues, port: PORT };
+        let Passed { mut trial, ns, answered, wanted } =
+            self.pass(request, running.as_mut(), way)?;
+        if let Some(running) = running {
+            (trial.cpu, trial.account.policy_drops) = account_of(running, ns, answered)?;
         }
-        let flushed = self.wait_until_empty()?;
-        std::thread::sleep(RESIDUE);
-
-        let stolen_share = stolen.share_since()?;
-        let cpu_after = running.as_ref().map(Running::cpu_ns).transpose()?;
-        let queues = self.queue_shares()?;
-        let device_drops = self.lab.device_drops()?.saturating_sub(drops_before);
-        let arrived = sink.close()?;
-        let passage = Passage::new(&sent, &arrived)?;
-        let (cpu, policy_drops) = match running {
-            None => (None, 0),
-            Some(running) => {
-                let ns = cpu_after.unwrap_or(0).saturating_sub(cpu_before.unwrap_or(0));
-                let answered = queues.iter().map(|queue| queue.packets - queue.socket_drops).sum();
-                account_of(running, ns, answered)?
-            }
-        };
-        let mut account = Account {
-            offered: passage.offered,
-            delivered: passage.delivered,
-            policy_drops,
-            queue_drops: queues.iter().map(|queue| queue.queue_drops).sum(),
-            socket_drops: queues.iter().map(|queue| queue.socket_drops).sum(),
-            flushed,
-            device_drops,
-            sink_drops: arrived.socket_drops,
-            unaccounted: 0,
-            duplicates: arrived.duplicates,
-            reordered: passage.reordered,
-        };
-        account.unaccounted = account.remainder();
-        let lateness = passage.lateness.percentile(99.0).unwrap_or(0.0);
-        Ok(Trial {
-            purpose: request.purpose.to_owned(),
-            target: request.target.name.clone(),
-            round: request.round,
-            intended_pps: request.pps,
-            seconds: passage.seconds,
-            account,
-            void: why_void(request, &senders, &account, lateness, stolen_share),
-            lateness_us_p99: request.pps.map(|_| lateness),
-            stolen_share,
-            cpu,
-            queues,
-            latency: if request.delays { passage.delays.to_buckets() } else { Vec::new() },
-            gbit_per_s: None,
-            connections_per_s: None,
-        })
+        judge(&mut trial, wanted);
+        Ok(trial)
     }
 
     fn with_bpf(&self) -> bool {
@@ -177,7 +127,7 @@ impl Bench {
     }
 
     /// One sender on each CPU that makes load.
-    fn senders(&self, request: &Request<'_>) -> anyhow::Result<Vec<Sender>> {
+    fn senders(&self, request: &Request<'_>, port: u16) -> anyhow::Result<Vec<Sender>> {
         let count = u32::try_from(self.lab.pairs.len())?;
         let pattern = Pattern {
             pps: request.pps.map(|pps| pps / f64::from(count)),
@@ -208,7 +158,7 @@ impl Bench {
                     destination_mac: pair.engine_mac,
                     source,
                     destination,
-                    port: PORT,
+                    port,
                 };
                 let template = Template::new(path, self.load.frame, *cpu, index)?;
                 let schedule = Arc::new(Schedule::new(&pattern, u64::from(index) + 1));
@@ -225,29 +175,6 @@ impl Bench {
                 }
             })
             .collect()
-    }
-
-    /// Waits until no packet waits in any queue; returns how many still do when there is no use in waiting.
-    fn wait_until_empty(&self) -> anyhow::Result<u64> {
-        let deadline = Instant::now() + DRAIN_TIME_MAX;
-        loop {
-            let waiting: u64 = self.table.rows()?.iter().map(|row| row.queue_total).sum();
-            if waiting == 0 || Instant::now() > deadline {
-                return Ok(waiting);
-            }
-            std::thread::sleep(POLL_EVERY);
-        }
-    }
-
-    fn queue_shares(&self) -> anyhow::Result<Vec<QueueShare>> {
-        let rows = self.table.rows()?;
-        let share = |row: &fanq::KernelRow| QueueShare {
-            queue: row.queue,
-            packets: row.id_sequence.into(),
-            queue_drops: row.queue_dropped,
-            socket_drops: row.user_dropped,
-        };
-        Ok(rows.iter().map(share).collect())
     }
 }
 
@@ -281,31 +208,40 @@ fn packets_of(length: Length, pps: Option<f64>) -> u64 {
     }
 }
 
+/// Closes a trial's account, of so many packets that were to be sent, and says whether it counts.
+pub(crate) fn judge(trial: &mut Trial, wanted: u64) {
+    trial.account.unaccounted = trial.account.remainder();
+    trial.void = why_void(trial, wanted);
+}
+
 /// The limits of a trial that counts.
-fn why_void(
-    request: &Request<'_>,
-    senders: &[Sender],
-    account: &Account,
-    lateness_us: f64,
-    stolen_share: f64,
-) -> Option<String> {
-    if account.unaccounted != 0 {
+fn why_void(trial: &Trial, wanted: u64) -> Option<String> {
+    let Account { offered, unaccounted, .. } = trial.account;
+    if unaccounted != 0 {
         return Some(format!(
-            "{} of {} packets are unaccounted for (a target that drops by itself must say how many)",
-            account.unaccounted, account.offered
+            "{unaccounted} of {offered} packets are unaccounted for (a target that drops by itself must say how many)"
         ));
     }
-    let (wanted, offered) = (senders.iter().map(Sender::total).sum::<u64>(), account.offered);
-    if request.pps.is_some() && offered * 1000 < wanted * 999 {
+    let is_paced = trial.intended_pps.is_some();
+    if is_paced && offered * 1000 < wanted * 999 {
         return Some(format!("the generator sent {offered} of {wanted} packets"));
     }
-    if request.pps.is_some() && lateness_us > LATENESS_US_MAX {
-        return Some(format!("the generator was late: 99th percentile {lateness_us:.0} us"));
+    let late = trial.lateness_us_p99.filter(|us| *us > LATENESS_US_MAX);
+    if let Some(us) = late {
+        return Some(format!("the generator was late: 99th percentile {us:.0} us"));
     }
-    if stolen_share > STOLEN_SHARE_MAX {
-        return Some(format!("the host took {:.1} % of the CPU time", stolen_share * 100.0));
-    }
-    None
+    why_disturbed(trial.stolen_share)
+}
+
+/// Why a trial does not count because of the host, if so.
+fn why_disturbed(stolen_share: f64) -> Option<String> {
+    let taken = stolen_share * 100.0;
+    (stolen_share > STOLEN_SHARE_MAX).then(|| format!("the host took {taken:.1} % of the CPU time"))
+}
+
+/// Whether the host took so much CPU time from this trial that it does not count, whatever else is said of it.
+pub(crate) fn is_disturbed(trial: &Trial) -> bool {
+    trial.stolen_share > STOLEN_SHARE_MAX
 }
 
 impl Account {
@@ -333,8 +269,5 @@ impl Account {
 pub(crate) const PORT: u16 = 9000;
 
 const LATENESS_US_MAX: f64 = 200.0;
-const STOLEN_SHARE_MAX: f64 = 0.01;
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
-/// What left the queues may still be on its way to the sink.
-const RESIDUE: Duration = Duration::from_millis(60);
-const POLL_EVERY: Duration = Duration::from_millis(10);
+/// Where the host took more of the CPU time, a trial does not count.
+pub(crate) const STOLEN_SHARE_MAX: f64 = 0.01;

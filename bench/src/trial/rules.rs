@@ -66,13 +66,19 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// Replaces what is there by rules for this action. iptables if the kernel takes it, else nft.
-    pub(crate) fn install(selection: Selection, action: Action) -> anyhow::Result<Self> {
-        let by_iptables = iptables(selection, action);
+    /// Replaces what is there by a rule for each of these actions, of packets to that port or of all. iptables if the
+    /// kernel takes it, else nft.
+    pub(crate) fn install(
+        selection: Selection,
+        actions: &[(Option<u16>, Action)],
+    ) -> anyhow::Result<Self> {
+        let by_iptables =
+            actions.iter().flat_map(|(port, action)| iptables(selection, *port, *action));
+        let by_iptables: Vec<_> = by_iptables.collect();
         match install_iptables(selection, &by_iptables) {
             Ok(()) => Ok(Self { commands: by_iptables }),
             Err(iptables_said) => {
-                let by_nft = nft(selection, action);
+                let by_nft = nft(selection, actions);
                 for command in &by_nft {
                     run_line(command).with_context(|| {
                         format!("neither iptables nor nft takes the rules: {iptables_said:#}")
@@ -101,7 +107,7 @@ fn chain(selection: Selection) -> &'static str {
     if selection.hook == Hook::Forward { "FORWARD" } else { "INPUT" }
 }
 
-fn iptables(selection: Selection, action: Action) -> Vec<String> {
+fn iptables(selection: Selection, port: Option<u16>, action: Action) -> Vec<String> {
     let target = match action {
         Action::Nothing => return Vec::new(),
         Action::Accept => "ACCEPT".to_owned(),
@@ -128,13 +134,14 @@ fn iptables(selection: Selection, action: Action) -> Vec<String> {
     };
     let (program, chain) = (program(selection), chain(selection));
     let protocol = selection.protocol;
+    let port = port.map_or_else(String::new, |port| format!(" --dport {port}"));
+    let matched = format!("-i engine+ -p {protocol}{port}");
     let rules = bypass.into_iter().chain([format!("-j {target}")]);
-    rules
-        .map(|rule| format!("{program} -w -t mangle -A {chain} -i engine+ -p {protocol} {rule}"))
-        .collect()
+    rules.map(|rule| format!("{program} -w -t mangle -A {chain} {matched} {rule}")).collect()
 }
 
-fn nft(selection: Selection, action: Action) -> Vec<String> {
+/// What an action is in nft's words.
+fn statements(action: Action) -> Vec<String> {
     let mut statements = Vec::new();
     match action {
         Action::Nothing => {}
@@ -155,6 +162,10 @@ fn nft(selection: Selection, action: Action) -> Vec<String> {
             });
         }
     }
+    statements
+}
+
+fn nft(selection: Selection, actions: &[(Option<u16>, Action)]) -> Vec<String> {
     let hook = if selection.hook == Hook::Forward { "forward" } else { "input" };
     let family = if selection.family == Family::Ipv4 { "ip" } else { "ip6" };
     let mut commands = vec![
@@ -165,11 +176,14 @@ fn nft(selection: Selection, action: Action) -> Vec<String> {
         format!("nft flush chain {family} bench load"),
     ];
     let protocol = selection.protocol;
-    commands.extend(statements.into_iter().map(|statement| {
-        format!(
-            "nft add rule {family} bench load iifname engine* meta l4proto {protocol} {statement}"
-        )
-    }));
+    for (port, action) in actions {
+        let port = port.map_or_else(String::new, |port| format!(" {protocol} dport {port}"));
+        commands.extend(statements(*action).into_iter().map(|statement| {
+            format!(
+                "nft add rule {family} bench load iifname engine* meta l4proto {protocol}{port} {statement}"
+            )
+        }));
+    }
     commands
 }
 
@@ -197,20 +211,13 @@ mod tests {
     #[test]
     fn rules_spread_over_the_queues_and_have_no_bypass() {
         let range: QueueRange = "0-3".parse().unwrap();
-        let lines = iptables(
-            selection(Hook::Forward, Family::Ipv4),
-            Action::Queue { queues: range, bypass: None },
-        );
+        let queue = Action::Queue { queues: range, bypass: None };
+        let lines = iptables(selection(Hook::Forward, Family::Ipv4), None, queue);
         assert_eq!(
-            lines,
-            [
-                "iptables -w -t mangle -A FORWARD -i engine+ -p udp -j NFQUEUE --queue-balance 0:3 --queue-cpu-fanout"
-            ]
+            lines[0],
+            "iptables -w -t mangle -A FORWARD -i engine+ -p udp -j NFQUEUE --queue-balance 0:3 --queue-cpu-fanout"
         );
-        let lines = nft(
-            selection(Hook::Input, Family::Ipv6),
-            Action::Queue { queues: range, bypass: None },
-        );
+        let lines = nft(selection(Hook::Input, Family::Ipv6), &[(None, queue)]);
         assert!(lines[1].contains("hook input"));
         assert!(lines[3].ends_with("queue flags fanout to 0-3"));
         assert!(lines.iter().all(|line| !line.contains("bypass")));
@@ -221,13 +228,13 @@ mod tests {
         let bypass = Some("0x10/0x30".parse().unwrap());
         let action = Action::Queue { queues: "0".parse().unwrap(), bypass };
         let selection = selection(Hook::Forward, Family::Ipv4);
-        let lines = iptables(selection, action);
+        let lines = iptables(selection, None, action);
         assert!(lines[0].ends_with("-m mark --mark 0x10/0x30 -j CONNMARK --set-xmark 0x10/0x30"));
         assert!(lines[1].ends_with("--ctstate INVALID,UNTRACKED -j ACCEPT"));
         assert!(lines[2].ends_with("-m mark --mark 0x10/0x30 -j MARK --set-xmark 0x0/0x30"));
         assert!(lines[3].ends_with("-i engine+ -p udp -m connmark --mark 0x10/0x30 -j ACCEPT"));
         assert!(lines[4].ends_with("NFQUEUE --queue-num 0") && lines.len() == 5);
-        let lines = nft(selection, action);
+        let lines = nft(selection, &[(None, action)]);
         assert!(lines[3].ends_with("meta mark & 48 == 16 ct mark set ct mark & 4294967247 | 16"));
         assert!(lines[6].ends_with("queue to 0") && lines.len() == 7);
         for bad in ["", "0", "2/1", "x", "0x"] {
@@ -238,11 +245,23 @@ mod tests {
     #[test]
     fn one_queue_is_no_range() {
         let one: QueueRange = "5".parse().unwrap();
-        let lines = iptables(
-            selection(Hook::Input, Family::Ipv6),
-            Action::Queue { queues: one, bypass: None },
-        );
+        let queue = Action::Queue { queues: one, bypass: None };
+        let lines = iptables(selection(Hook::Input, Family::Ipv6), None, queue);
         assert!(lines[0].starts_with("ip6tables") && lines[0].ends_with("NFQUEUE --queue-num 5"));
+    }
+
+    #[test]
+    fn several_targets_are_told_apart_by_port() {
+        let actions = [(9000, "0-1"), (9001, "2-3")].map(|(port, range)| {
+            (Some(port), Action::Queue { queues: range.parse().unwrap(), bypass: None })
+        });
+        let selection = selection(Hook::Forward, Family::Ipv4);
+        let lines = iptables(selection, actions[1].0, actions[1].1);
+        let part = "-p udp --dport 9001 -j NFQUEUE --queue-balance 2:3";
+        assert!(lines[0].contains(part), "{lines:?}");
+        let lines = nft(selection, &actions);
+        assert!(lines[3].ends_with("udp dport 9000 queue flags fanout to 0-1"), "{}", lines[3]);
+        assert!(lines[4].ends_with("udp dport 9001 queue flags fanout to 2-3"), "{}", lines[4]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use socket2::SockRef;
 
-use super::{Bench, PORT, account_of};
+use super::{Bench, PORT, account_of, why_disturbed};
 use crate::lab::Place;
 use crate::machine::StolenTime;
 use crate::result::{Account, Family, Trial};
@@ -44,13 +44,15 @@ impl Bench {
         seconds: f64,
     ) -> anyhow::Result<Trial> {
         self.install_rules(target, "tcp")?;
-        let running = self.start(target)?;
+        let service = target.service(&self.service)?;
+        let running = self.start(target, &service)?;
         let stolen = StolenTime::now()?;
         let cpu_before = running.as_ref().map(Running::cpu_ns).transpose()?;
         let length = Duration::try_from_secs_f64(seconds).context("the length of a trial")?;
         let arrived = self.exchange(traffic, length)?;
+        let stolen_share = stolen.share_since()?;
         let cpu_after = running.as_ref().map(Running::cpu_ns).transpose()?;
-        let queues = self.queue_shares()?;
+        let queues = self.queue_shares(service.queues)?;
         let answered = queues.iter().map(|queue| queue.packets - queue.socket_drops).sum();
         let ns = cpu_after.unwrap_or(0).saturating_sub(cpu_before.unwrap_or(0));
         let cpu = match running {
@@ -72,9 +74,10 @@ impl Bench {
             intended_pps: None,
             seconds: arrived.took.as_secs_f64(),
             account: Account::default(),
-            void: None,
+            void: why_disturbed(stolen_share),
             lateness_us_p99: None,
-            stolen_share: stolen.share_since()?,
+            stolen_share,
+            rested_seconds: None,
             cpu,
             queues,
             latency: Vec::new(),

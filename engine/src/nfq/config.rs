@@ -5,6 +5,7 @@
 //! copy mode.
 
 use super::attribute::{FLAG_ACK, MessageWriter, wire_constants};
+use super::flags::{ConfigFlags, QueueFlag};
 
 /// How much of each packet the kernel copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,53 +35,62 @@ impl CopyRange {
     }
 }
 
-/// What a queue can be asked to do beside queueing (`NFQA_CFG_F_*`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ConfigFlags {
-    /// When the queue or the socket is full, let packets pass instead of dropping them.
-    pub fail_open: bool,
-    /// Hand over large segmented packets whole.
-    pub gso: bool,
-}
-
-impl ConfigFlags {
-    const fn to_kernel(self) -> u32 {
-        (if self.fail_open { F_FAIL_OPEN } else { 0 }) | (if self.gso { F_GSO } else { 0 })
-    }
-}
-
 /// A request to configure one queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueRequest {
     queue: u16,
     sequence: u32,
-    bind: Option<(CopyRange, ConfigFlags)>,
-    unbind: bool,
+    command: Option<u8>,
+    copy: Option<CopyRange>,
     maxlen: Option<u32>,
+    flags: Option<ConfigFlags>,
 }
 
 impl QueueRequest {
     /// The largest request, in bytes.
     pub const BYTES_MAX: usize = 64;
 
+    const fn new(queue: u16) -> Self {
+        Self { queue, sequence: 0, command: None, copy: None, maxlen: None, flags: None }
+    }
+
     /// Takes the queue and configures it whole. `maxlen` counts packets.
     #[must_use]
     pub const fn bind(queue: u16, copy: CopyRange, maxlen: u32, flags: ConfigFlags) -> Self {
-        let bind = Some((copy, flags));
-        Self { queue, sequence: 0, bind, unbind: false, maxlen: Some(maxlen) }
+        Self {
+            command: Some(CMD_BIND),
+            copy: Some(copy),
+            maxlen: Some(maxlen),
+            flags: Some(flags),
+            ..Self::new(queue)
+        }
+    }
+
+    /// Asks whether the kernel knows the flag, by setting it on a queue that this socket has not bound: a flag that
+    /// it cannot do is refused with `EOPNOTSUPP`, before it looks for the queue; any other answer is about the
+    /// queue. Changes nothing.
+    #[must_use]
+    pub const fn probe(queue: u16, flag: QueueFlag) -> Self {
+        Self { flags: Some(ConfigFlags::NONE.with(flag)), ..Self::new(queue) }
     }
 
     /// Changes how many packets a bound queue holds. With 0 it takes no more: what arrives is dropped and
     /// counted by the kernel or, under `fail_open`, passes.
     #[must_use]
     pub const fn set_maxlen(queue: u16, maxlen: u32) -> Self {
-        Self { queue, sequence: 0, bind: None, unbind: false, maxlen: Some(maxlen) }
+        Self { maxlen: Some(maxlen), ..Self::new(queue) }
+    }
+
+    /// Changes how much of each packet is copied, for packets that are queued from now on.
+    #[must_use]
+    pub const fn set_copy_range(queue: u16, copy: CopyRange) -> Self {
+        Self { copy: Some(copy), ..Self::new(queue) }
     }
 
     /// Gives the queue up. The kernel drops what is still queued.
     #[must_use]
     pub const fn unbind(queue: u16) -> Self {
-        Self { queue, sequence: 0, bind: None, unbind: true, maxlen: None }
+        Self { command: Some(CMD_UNBIND), ..Self::new(queue) }
     }
 
     /// Numbers the request; the acknowledgement carries the number.
@@ -96,20 +106,19 @@ impl QueueRequest {
     pub fn encode(&self, buffer: &mut [u8]) -> usize {
         let mut message =
             MessageWriter::new(buffer, MSG_CONFIG, FLAG_ACK, self.sequence, self.queue);
-        if self.bind.is_some() || self.unbind {
-            let command = if self.unbind { CMD_UNBIND } else { CMD_BIND };
+        if let Some(command) = self.command {
             message = message.attribute(CFG_CMD, &[command, 0, 0, 0]);
         }
-        if let Some((copy, _)) = self.bind {
+        if let Some(copy) = self.copy {
             message = message.attribute(CFG_PARAMS, &copy_params(copy));
         }
         if let Some(maxlen) = self.maxlen {
             message = message.attribute(CFG_QUEUE_MAXLEN, &maxlen.to_be_bytes());
         }
-        if let Some((_, flags)) = self.bind {
+        if let Some(flags) = self.flags {
             message = message
                 .attribute(CFG_FLAGS, &flags.to_kernel().to_be_bytes())
-                .attribute(CFG_MASK, &(F_FAIL_OPEN | F_GSO).to_be_bytes());
+                .attribute(CFG_MASK, &ConfigFlags::ALL.to_kernel().to_be_bytes());
         }
         message.finish()
     }
@@ -133,6 +142,4 @@ wire_constants! {
     CFG_QUEUE_MAXLEN: u16 = libc::NFQA_CFG_QUEUE_MAXLEN;
     CFG_FLAGS: u16 = libc::NFQA_CFG_FLAGS;
     CFG_MASK: u16 = libc::NFQA_CFG_MASK;
-    F_FAIL_OPEN: u32 = libc::NFQA_CFG_F_FAIL_OPEN;
-    F_GSO: u32 = libc::NFQA_CFG_F_GSO;
 }

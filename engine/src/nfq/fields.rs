@@ -93,6 +93,26 @@ pub struct VlanTag {
     pub control: u16,
 }
 
+impl VlanTag {
+    /// VLAN id, 0 to 4095.
+    #[must_use]
+    pub const fn vid(self) -> u16 {
+        self.control & 0x0fff
+    }
+
+    /// Priority code point, 0 to 7.
+    #[must_use]
+    pub const fn pcp(self) -> u8 {
+        (self.control >> 13) as u8
+    }
+
+    /// Drop eligible indicator.
+    #[must_use]
+    pub const fn dei(self) -> bool {
+        self.control & 0x1000 != 0
+    }
+}
+
 /// What the kernel says about checksums and segmentation (`NFQA_SKB_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SkbInfo(pub u32);

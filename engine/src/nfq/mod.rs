@@ -23,6 +23,8 @@ mod conntrack_edit;
 mod conntrack_fields;
 mod error;
 mod fields;
+mod flags;
+mod made;
 mod message;
 mod packet;
 mod verdict;
@@ -30,11 +32,13 @@ mod verdict;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod golden_conntrack;
+#[cfg(test)]
 pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
 
-pub use config::{ConfigFlags, CopyRange, QueueRequest};
+pub use config::{CopyRange, QueueRequest};
 pub use conntrack::Conntrack;
 pub use conntrack_edit::ConntrackEdit;
 pub use conntrack_fields::{
@@ -42,6 +46,8 @@ pub use conntrack_fields::{
 };
 pub use error::{DecodeError, Undecodable};
 pub use fields::{Hook, KernelTime, PacketId, SkbInfo, VlanTag};
+pub use flags::{ConfigFlags, QueueFlag};
+pub use made::{MADE_MESSAGE_OVERHEAD, made_message};
 pub use message::{KernelReply, Message, Request, decode, wake_request};
 pub use packet::PacketMessage;
 pub use verdict::{Verdict, VerdictCode, VerdictMessage};

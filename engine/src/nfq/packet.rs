@@ -16,8 +16,9 @@ use super::{DecodeError, Undecodable};
 /// One queued packet: the kernel's message, checked once, read where it lies.
 ///
 /// Invariant: every attribute lies inside `bytes` and has at least the size of its kernel type, so no accessor
-/// can fail or panic. An accessor gives `None` where the kernel left the attribute out. Id, hook and payload are
-/// at hand; the others are looked up when asked for, by a walk over a handful of headers.
+/// can fail or panic. An accessor gives `None` where the kernel left the attribute out; when it sends it stands at
+/// each, as `nfqnl_build_packet_message` in net/netfilter/nfnetlink_queue.c has it. Id, hook and payload are at
+/// hand; the others are looked up when asked for, by a walk over a handful of headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PacketMessage<'a> {
     bytes: &'a [u8],
@@ -95,7 +96,7 @@ impl<'a> PacketMessage<'a> {
         self.bytes[16]
     }
 
-    /// EtherType of the payload, such as 0x0800.
+    /// EtherType of the payload, such as 0x0800. Always sent, as are id and hook.
     pub fn protocol(&self) -> u16 {
         u16::from_be_bytes([self.header[4], self.header[5]])
     }
@@ -119,7 +120,14 @@ impl<'a> PacketMessage<'a> {
         if self.payload.is_empty() { 0..0 } else { start..start + self.payload.len() }
     }
 
-    /// The packet's own length, sent only where the payload was cut.
+    /// How many bytes of it came, at most the queue's copy range.
+    #[inline]
+    pub fn captured_length(&self) -> u32 {
+        u32::try_from(self.payload.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The packet's own length. Sent where the payload was cut by the copy range (`NFQA_CAP_LEN`), so not in copy
+    /// mode `meta`.
     pub fn original_length(&self) -> Option<u32> {
         self.original_length
     }
@@ -127,8 +135,7 @@ impl<'a> PacketMessage<'a> {
     /// The packet's length before any cut by the copy range, in bytes.
     #[inline]
     pub fn length(&self) -> u32 {
-        let captured = u32::try_from(self.payload.len()).unwrap_or(u32::MAX);
-        self.original_length.unwrap_or(captured)
+        self.original_length.unwrap_or(self.captured_length())
     }
 
     /// Whether the payload was cut by the copy range.
@@ -136,92 +143,102 @@ impl<'a> PacketMessage<'a> {
         self.original_length.is_some()
     }
 
-    /// The packet mark; 0 where the kernel sent none.
+    /// The packet mark. Sent where it is not 0; 0 where the kernel sent none.
     pub fn mark(&self) -> u32 {
         self.number(MARK).unwrap_or(0)
     }
 
-    /// When it arrived.
+    /// When it arrived. Sent while some socket on the machine asks for receive timestamps, at prerouting, input and
+    /// forward.
     pub fn time(&self) -> Option<KernelTime> {
         let (seconds, rest) = self.value(TIMESTAMP)?.split_first_chunk()?;
         let microseconds = u64::from_be_bytes(*rest.first_chunk()?);
         Some(KernelTime { seconds: u64::from_be_bytes(*seconds), microseconds })
     }
 
-    /// Index of the interface that it came in by.
+    /// Index of the interface that it came in by; of a bridge, the bridge. Sent at prerouting, input and forward.
     pub fn indev(&self) -> Option<u32> {
         self.number(INDEV)
     }
 
-    /// Index of the interface that it leaves by.
+    /// Index of the interface that it leaves by; of a bridge, the bridge. Sent at forward, output and postrouting.
     pub fn outdev(&self) -> Option<u32> {
         self.number(OUTDEV)
     }
 
-    /// Index of the bridge port that it came in by.
+    /// Index of the bridge port that it came in by. Sent where there is one, by kernels with
+    /// `CONFIG_BRIDGE_NETFILTER`.
     pub fn physical_indev(&self) -> Option<u32> {
         self.number(PHYSICAL_INDEV)
     }
 
-    /// Index of the bridge port that it leaves by.
+    /// Index of the bridge port that it leaves by; sent as the other.
     pub fn physical_outdev(&self) -> Option<u32> {
         self.number(PHYSICAL_OUTDEV)
     }
 
-    /// Link-layer source address, up to 8 bytes (`struct nfqnl_msg_packet_hw`; a longer one is cut).
+    /// Link-layer source address, up to 8 bytes (`struct nfqnl_msg_packet_hw`; a longer one is cut). Sent with an
+    /// input interface whose link layer has addresses.
     pub fn hardware_address(&self) -> Option<&'a [u8]> {
         let (length, rest) = self.value(HARDWARE_ADDRESS)?.split_first_chunk()?;
         let length = usize::from(u16::from_be_bytes(*length)).min(HARDWARE_ADDRESS_BYTES_MAX);
         rest.get(2..2 + length)
     }
 
-    /// Checksum and segmentation state.
+    /// Checksum and segmentation state; sent where a bit is set, so 0 means finished, checked and single. That the
+    /// checksum is unchecked is said at prerouting, input and forward, and at postrouting of what is no local
+    /// socket's.
     pub fn skb_info(&self) -> SkbInfo {
         SkbInfo(self.number(SKB_INFO).unwrap_or(0))
     }
 
-    /// The connection that it belongs to. Sent where the queue has the flag `conntrack` and the packet is tracked;
-    /// kernel 3.6.
+    /// The connection that it belongs to. Sent where the queue has the flag `conntrack` and the packet is tracked.
+    /// Linux 3.6.
     pub fn conntrack(&self) -> Option<Conntrack<'a>> {
         Some(Conntrack::new(self.value(CONNTRACK)?, self.number(CONNTRACK_INFO)))
     }
 
-    /// Nested conntrack expectation, undecoded.
+    /// Nested conntrack expectation (`CTA_EXPECT_*`), undecoded. Verdicts can have one; no kernel sends one.
     pub fn expectation(&self) -> Option<&'a [u8]> {
         self.value(EXPECTATION)
     }
 
-    /// User id of the socket that sent it.
+    /// User id of the local socket that sent it (its file's fsuid), as the first user namespace counts. Sent where
+    /// the queue has the flag `uid-gid` and a full socket is behind the packet: not for what a listener answers a
+    /// SYN with, nor for what comes in. Linux 3.14.
     pub fn uid(&self) -> Option<u32> {
         self.number(UID)
     }
 
-    /// Group id of the socket that sent it.
+    /// Group id of the local socket that sent it; sent as [`uid`](Self::uid) is.
     pub fn gid(&self) -> Option<u32> {
         self.number(GID)
     }
 
-    /// Security context of the packet.
+    /// Security context of the packet's SECMARK, in the security module's own form (SELinux ends it with a zero).
+    /// Sent where the queue has the flag `secctx`, a local socket is behind the packet and a rule marked it. Linux
+    /// 4.3.
     pub fn security_context(&self) -> Option<&'a [u8]> {
         self.value(SECURITY_CONTEXT)
     }
 
-    /// The VLAN tag that was taken off the frame (bridge family).
+    /// The VLAN tag that was taken off the frame. Sent in the bridge family only. Linux 4.7.
     pub fn vlan(&self) -> Option<VlanTag> {
         vlan_tag(self.value(VLAN)?).ok()
     }
 
-    /// Link-layer header (bridge family).
+    /// Link-layer header. Sent in the bridge family only. Linux 4.7.
     pub fn link_header(&self) -> Option<&'a [u8]> {
         self.value(LINK_HEADER)
     }
 
-    /// `skb->priority`, where not 0.
+    /// `skb->priority`. Sent where it is not 0. Linux 5.18.
     pub fn priority(&self) -> Option<u32> {
         self.number(PRIORITY)
     }
 
-    /// net_cls class of the sending socket's cgroup.
+    /// net_cls class of the sending socket's cgroup. Sent where it is not 0, by kernels with
+    /// `CONFIG_CGROUP_NET_CLASSID`, without a flag. Linux 6.4.
     pub fn cgroup_classid(&self) -> Option<u32> {
         self.number(CGROUP_CLASSID)
     }

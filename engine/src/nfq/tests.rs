@@ -6,6 +6,7 @@ mod conntrack;
 use proptest::prelude::*;
 
 use super::golden;
+use super::golden_conntrack;
 use super::sample::Sample;
 use super::*;
 
@@ -108,13 +109,16 @@ fn every_attribute_is_read() {
         (conntrack.bytes(), conntrack.state()),
         (&b"nested"[..], Some(ConntrackState::Other(12)))
     );
-    assert_eq!(packet.original_length(), Some(1300));
+    assert_eq!((packet.captured_length(), packet.original_length()), (7, Some(1300)));
     let info = packet.skb_info();
     assert!(info.checksum_not_ready() && info.is_gso() && info.checksum_not_verified());
     assert_eq!(packet.expectation(), Some(&b"exp"[..]));
     assert_eq!((packet.uid(), packet.gid()), (Some(16), Some(17)));
     assert_eq!(packet.security_context(), Some(&b"context\0"[..]));
-    assert_eq!(packet.vlan(), Some(VlanTag { protocol: 0x8100, control: 0x2005 }));
+    let tag = packet.vlan().unwrap();
+    assert_eq!(tag, VlanTag { protocol: 0x8100, control: 0x2005 });
+    assert_eq!((tag.pcp(), tag.dei(), tag.vid()), (1, false, 5));
+    assert!(VlanTag { protocol: 0, control: 0x1000 }.dei());
     assert_eq!(packet.link_header(), Some(&b"link"[..]));
     assert_eq!((packet.priority(), packet.cgroup_classid()), (Some(21), Some(22)));
 }
@@ -335,7 +339,7 @@ fn verdict_bytes(
 
 #[test]
 fn binding_configures_everything_in_one_message() {
-    let flags = ConfigFlags { fail_open: true, gso: true };
+    let flags = ConfigFlags::NONE.with(QueueFlag::FailOpen).with(QueueFlag::Gso);
     let mut buffer = [0xa5; QueueRequest::BYTES_MAX];
     let length = QueueRequest::bind(258, CopyRange::Bytes(0x1234), 0x0102_0304, flags)
         .numbered(9)
@@ -351,7 +355,7 @@ fn binding_configures_everything_in_one_message() {
         (2, &[0, 0, 0x12, 0x34, 2]),
         (3, &[1, 2, 3, 4]),
         (5, &[0, 0, 0, 5]),
-        (4, &[0, 0, 0, 5]),
+        (4, &[0, 0, 0, 0x1f]),
     ] {
         expected.extend(u16::try_from(4 + value.len()).unwrap().to_ne_bytes());
         expected.extend(kind.to_ne_bytes());
@@ -359,6 +363,23 @@ fn binding_configures_everything_in_one_message() {
         expected.resize(expected.len().next_multiple_of(4), 0);
     }
     assert_eq!(&buffer[..length], &expected[..]);
+}
+
+#[test]
+fn flags_have_the_kernels_bits_and_their_options_names() {
+    let bits = [1, 2, 4, 8, 16];
+    for (flag, bit) in QueueFlag::ALL.into_iter().zip(bits) {
+        let mut buffer = [0xa5; QueueRequest::BYTES_MAX];
+        let length = QueueRequest::probe(7, flag).encode(&mut buffer);
+        let expected = [8, 0, 5, 0, 0, 0, 0, bit, 8, 0, 4, 0, 0, 0, 0, 0x1f];
+        assert_eq!(&buffer[20..length], &expected, "flags and mask, and no command");
+        assert!(ConfigFlags::ALL.contains(flag) && !ConfigFlags::NONE.contains(flag));
+    }
+    assert_eq!(ConfigFlags::ALL.to_string(), "fail-open, conntrack, gso, uid-gid, secctx");
+    assert_eq!(ConfigFlags::NONE.to_string(), "none");
+    let two: ConfigFlags = [QueueFlag::Gso, QueueFlag::UidGid].into_iter().collect();
+    assert_eq!(two.without(ConfigFlags::NONE.with(QueueFlag::Gso)).to_string(), "uid-gid");
+    assert_eq!(two.and(ConfigFlags::NONE.with(QueueFlag::Gso)).to_string(), "gso");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Invariant: the counters are written by the worker alone while its thread lives, the order by anyone.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
@@ -17,20 +17,30 @@ use crate::sys::Timestamp;
 pub(crate) struct WorkerShared {
     pub(crate) counters: CachePadded<WorkerCounters>,
     /// Whether packets that do not fit pass unseen rather than being dropped.
-    fail_open: bool,
+    fail_open: AtomicBool,
     /// 0 while the worker is to run, else the time ([`Timestamp`]) by which it must have stopped.
     stop_by: CachePadded<AtomicU64>,
 }
 
 impl WorkerShared {
     pub(crate) fn new(fail_open: bool) -> Self {
-        Self { counters: CachePadded::default(), fail_open, stop_by: CachePadded::default() }
+        Self {
+            counters: CachePadded::default(),
+            fail_open: AtomicBool::new(fail_open),
+            stop_by: CachePadded::default(),
+        }
+    }
+
+    /// Says whether the queue has the flag, once that is known: before the worker has its queue.
+    pub(crate) fn set_fail_open(&self, on: bool) {
+        // Relaxed: the queue reaches the worker through a channel afterwards.
+        self.fail_open.store(on, Ordering::Relaxed);
     }
 
     /// Counts ids that the kernel gave and that never came.
     pub(super) fn count_gap(&self, missing: u32) {
         self.counters.id_gaps.add(u64::from(missing));
-        if self.fail_open {
+        if self.fail_open.load(Ordering::Relaxed) {
             self.counters.uninspected.add(u64::from(missing));
         }
     }

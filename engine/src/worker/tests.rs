@@ -3,11 +3,14 @@
 //! real one does.
 
 mod deferral;
+mod overload;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
+use crate::kernel_table::KernelRow;
 use crate::nfq::sample::Sample;
+use crate::overload::OverloadConfig;
 use crate::sys::ReceiveRing;
 
 const QUEUE: u16 = 3;
@@ -38,6 +41,7 @@ struct SimulatedKernel {
     ring: ReceiveRing,
     early: Vec<Vec<u8>>,
     gate_shut: bool,
+    copy_ranges: Vec<u32>,
     send_failures: u32,
     /// How long a wait for packets takes.
     pause_on_wait: Duration,
@@ -58,6 +62,7 @@ impl SimulatedKernel {
             ring: ReceiveRing::new(64, 128, 0),
             early: Vec::new(),
             gate_shut: false,
+            copy_ranges: Vec::new(),
             send_failures: 0,
             pause_on_wait: Duration::ZERO,
         }
@@ -69,6 +74,14 @@ impl SimulatedKernel {
         self.next_id += 1;
         self.waiting.insert(id);
         Sample::packet(QUEUE, id, 1, &[0x45; 40])
+    }
+
+    /// A new maxlen or a new copy range.
+    fn apply_config(&mut self, message: &[u8]) {
+        match message[22] {
+            2 => self.copy_ranges.push(u32::from_be_bytes(message[24..28].try_into().unwrap())),
+            _ => self.gate_shut = true,
+        }
     }
 
     fn apply_verdict(&mut self, kind: u8, message: &[u8]) {
@@ -113,6 +126,19 @@ impl Port for SimulatedKernel {
         if received.is_empty() && !block { Err(ReceiveError::Nothing) } else { Ok(take) }
     }
 
+    fn kernel_row(&self) -> Option<KernelRow> {
+        Some(KernelRow {
+            queue: QUEUE,
+            port_id: 1,
+            queue_total: self.waiting.len() as u64,
+            copy_mode: 2,
+            copy_range: 65_531,
+            queue_dropped: 0,
+            user_dropped: 0,
+            id_sequence: self.next_id - 1,
+        })
+    }
+
     fn wait(&self, _limit: Duration) -> io::Result<()> {
         std::thread::sleep(self.pause_on_wait);
         Ok(())
@@ -135,7 +161,7 @@ impl Port for SimulatedKernel {
         while !rest.is_empty() {
             let length = u32::from_ne_bytes(rest[0..4].try_into().unwrap()) as usize;
             match rest[4] {
-                2 => self.gate_shut = true,
+                2 => self.apply_config(&rest[..length]),
                 kind => self.apply_verdict(kind, &rest[..length]),
             }
             rest = &rest[length..];
@@ -188,10 +214,24 @@ fn run_deferring(
     fail_open: bool,
     change: impl FnOnce(&mut SimulatedKernel),
 ) -> (Result<(), WorkerError>, SimulatedKernel, Arc<WorkerShared>) {
+    run_configured(inspector, gate, None, script, fail_open, change)
+}
+
+fn run_configured(
+    inspector: impl Inspector,
+    gate: Option<Gate>,
+    overload: Option<OverloadConfig>,
+    script: impl IntoIterator<Item = Step>,
+    fail_open: bool,
+    change: impl FnOnce(&mut SimulatedKernel),
+) -> (Result<(), WorkerError>, SimulatedKernel, Arc<WorkerShared>) {
     let shared = Arc::new(WorkerShared::new(fail_open));
     let mut kernel = SimulatedKernel::new(&shared, script);
     change(&mut kernel);
-    let mut worker = Worker::new(QUEUE, kernel, inspector, Wait::Block, Arc::clone(&shared), gate);
+    let mut config = EngineConfig::new("3".parse().unwrap());
+    config.overload = overload;
+    let worker = Worker::new(QUEUE, kernel, inspector, Wait::Block, Arc::clone(&shared), gate);
+    let mut worker = worker.watching(&config);
     let result = worker.run();
     let (kernel, _next_id) = worker.into_parts();
     (result, kernel, shared)

@@ -18,10 +18,19 @@ impl Lab {
     /// Queues UDP to this queue's port: at INPUT of the filter table, or of the mangle table.
     pub(crate) fn new(queue: u16, place: &str) -> Self {
         let table = if place == "mangle" { "mangle" } else { "filter" };
+        Self::with_rule(queue, table, "INPUT")
+    }
+
+    /// Queues UDP to this queue's port as it leaves, in the filter table.
+    pub(crate) fn at_output(queue: u16) -> Self {
+        Self::with_rule(queue, "filter", "OUTPUT")
+    }
+
+    fn with_rule(queue: u16, table: &str, chain: &str) -> Self {
         PREPARED.call_once(prepare);
         let mut lab = Self { queue, rules: Vec::new() };
         lab.add(format!(
-            "-t {table} -A INPUT -p udp --dport {} -j NFQUEUE --queue-num {queue}",
+            "-t {table} -A {chain} -p udp --dport {} -j NFQUEUE --queue-num {queue}",
             lab.port()
         ));
         lab
@@ -62,7 +71,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         for rule in &self.rules {
-            iptables(&rule.replacen("-A INPUT", "-D INPUT", 1));
+            iptables(&rule.replacen(" -A ", " -D ", 1));
         }
     }
 }
@@ -71,9 +80,10 @@ impl Drop for Lab {
 /// hook, sends the packets that wait there through that rule again.
 fn prepare() {
     run("ip", "link set lo up");
-    for table in ["filter", "mangle"] {
+    for place in ["filter INPUT", "mangle INPUT", "filter OUTPUT"] {
+        let (table, chain) = place.split_once(' ').unwrap();
         for action in ["-A", "-D"] {
-            iptables(&format!("-t {table} {action} INPUT -p udp --dport 1 -j ACCEPT"));
+            iptables(&format!("-t {table} {action} {chain} -p udp --dport 1 -j ACCEPT"));
         }
     }
 }

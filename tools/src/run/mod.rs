@@ -1,7 +1,7 @@
 //! `fanq run`: starts the engine, shows it at work, stops it on a signal, and accounts for every packet.
 //!
 //! Invariant: `ready:` is printed once every queue is bound and configured, and nothing but the summary goes to
-//! standard output.
+//! standard output. With a plain policy there are no rules, no log and no more threads than without them.
 
 mod bypass;
 mod flow_counts;
@@ -10,39 +10,45 @@ mod options;
 mod send_back;
 mod start;
 mod summary;
+mod under_load;
+mod watch;
 
-use std::time::{Duration, Instant};
+use std::sync::Mutex;
 
-use anyhow::Context;
-use fanq::{Engine, Event};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use fanq::{Engine, WorkerInfo};
 
-use crate::policy::PolicyInspector;
+use crate::eve::{EveLog, EveSender};
+use crate::inspector::{PolicyControl, RuleInspector};
+use crate::policy::{PolicyChoice, PolicyInspector};
 
 pub(crate) use options::RunArgs;
 use options::{RunOptions, SummaryFormat};
+use summary::{Extras, LogAccount};
+use watch::{Orders, Watch};
 
 /// Runs the engine until SIGINT or SIGTERM.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let options = RunOptions::resolve(args)?;
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
-        .context("installing the signal handlers")?;
-    let (policy, work_ns) = (options.policy, options.work_ns);
-    let mut engine = start::start(&options, move |_worker| PolicyInspector::new(policy, work_ns))?;
-    let interrupter = engine.interrupter();
-    std::thread::spawn(move || {
-        for _signal in &mut signals {
-            // If the eventfd cannot be written, the next signal tries again.
-            let _ = interrupter.interrupt();
-        }
-    });
-    announce(&engine, &options);
+    let with_rules = matches!(options.policy, PolicyChoice::Rules(_));
+    // Taken from here on: a signal that comes before the engine runs is carried out once it does.
+    let orders = Orders::listen(with_rules || options.eve.is_some())?;
+    let log = options.eve.as_ref().map(EveLog::start).transpose()?;
+    let (mut engine, control) = start_by_policy(&options, log.as_ref())?;
+    orders.wake(engine.interrupter());
+    announce(&engine, &options, control.as_ref());
 
-    let ended_by_worker = watch(&mut engine, options.stats_every)?;
+    let mut watch = Watch::new(&options, orders, control, log);
+    let ended_by_worker = watch.until_stopped(&mut engine)?;
     let stopped = engine.shutdown(options.drain_limit);
+    let (account, log) = watch.finish(&stopped.stats);
+    let log = log.map(|(written, lost)| {
+        let in_rings = account.as_ref().map_or(0, |account| account.log_lost);
+        LogAccount { written, lost: lost + in_rings }
+    });
+    let extras = Extras { policy: account, eve: log };
     match options.summary {
-        SummaryFormat::Json => println!("{}", summary::json(&stopped.stats)),
-        SummaryFormat::Text => print!("{}", summary::text(&stopped.stats)),
+        SummaryFormat::Json => println!("{}", summary::json(&stopped.stats, &extras)),
+        SummaryFormat::Text => print!("{}", summary::text(&stopped.stats, &extras)),
     }
     let mut failures = stopped.failures.into_iter();
     match failures.next() {
@@ -57,8 +63,36 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     }
 }
 
+/// Starts the engine with the inspector that the policy needs: each kind is an engine of its own, without dynamic
+/// dispatch.
+fn start_by_policy(
+    options: &RunOptions,
+    log: Option<&EveLog>,
+) -> anyhow::Result<(Engine, Option<PolicyControl>)> {
+    let path = match &options.policy {
+        PolicyChoice::Plain(policy) => {
+            let (policy, work_ns) = (*policy, options.work_ns);
+            let engine =
+                start::start(options, move |_worker| PolicyInspector::new(policy, work_ns))?;
+            return Ok((engine, None));
+        }
+        PolicyChoice::Rules(path) => path,
+    };
+    let workers = usize::from(options.engine.queues.count());
+    let control = PolicyControl::start(path, workers, log)?;
+    let sender = |_| Mutex::new(log.map(EveLog::sender));
+    let senders: Vec<Mutex<Option<EveSender>>> = (0..workers).map(sender).collect();
+    let handover = control.handover();
+    let engine = start::start(options, move |worker: WorkerInfo| {
+        let index = usize::from(worker.index);
+        let sender = senders[index].lock().map_or(None, |mut sender| sender.take());
+        RuleInspector::new(index, std::sync::Arc::clone(&handover), sender)
+    })?;
+    Ok((engine, Some(control)))
+}
+
 /// Says which queue runs where, what is odd, and that all is ready.
-fn announce(engine: &Engine, options: &RunOptions) {
+fn announce(engine: &Engine, options: &RunOptions, control: Option<&PolicyControl>) {
     for assignment in engine.assignments() {
         let place = match assignment.cpu {
             Some(cpu) => format!("worker on CPU {cpu}"),
@@ -73,35 +107,17 @@ fn announce(engine: &Engine, options: &RunOptions) {
     for warning in engine.warnings() {
         eprintln!("warning: {warning}");
     }
+    if let Some(control) = control {
+        eprintln!("rules: {}", control.described());
+    }
     let config = &options.engine;
     eprintln!(
-        "ready: queues {} bound, {} worker{}, batch {}, queue-maxlen {}, fail-open {}",
+        "ready: queues {} bound, {} worker{}, batch {}, queue-maxlen {}, flags {}",
         config.queues,
         config.queues.count(),
         if config.queues.count() == 1 { "" } else { "s" },
         config.batch,
         config.queue.maxlen,
-        if config.queue.flags.fail_open { "on" } else { "off" },
+        engine.granted_flags(),
     );
-}
-
-/// Waits for the end, with a table on standard error every so often. True if a worker ended by itself.
-fn watch(engine: &mut Engine, stats_every: Option<Duration>) -> anyhow::Result<bool> {
-    let mut earlier = engine.stats();
-    let mut next = stats_every.map(|every| Instant::now() + every);
-    loop {
-        let left = next.map(|next| next.saturating_duration_since(Instant::now()));
-        match engine.wait(left).context("waiting")? {
-            Event::Interrupted => return Ok(false),
-            Event::WorkerEnded => return Ok(true),
-            Event::TimedOut => {}
-        }
-        if let (Some(every), Some(due)) = (stats_every, next)
-            && Instant::now() >= due
-        {
-            let now = engine.stats();
-            eprint!("{}", summary::progress(&earlier, &now, every));
-            (earlier, next) = (now, Some(due + every));
-        }
-    }
 }

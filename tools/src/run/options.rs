@@ -9,13 +9,17 @@ use std::time::Duration;
 use anyhow::Context;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
-use fanq::{CopyRange, CpuList, EngineConfig, Placement, QueueRange, Wait};
+use fanq::{
+    CopyRange, CpuList, EngineConfig, FlagWish, FlagWishes, Placement, QueueFlag, QueueRange, Wait,
+};
 use serde::Deserialize;
 
 use super::bypass::{Bypass, BypassBy};
 use super::mode::Mode;
+use super::under_load::{self, OnOverload};
+use crate::eve::EveTarget;
 use crate::mark::MarkBits;
-use crate::policy::Policy;
+use crate::policy::{Policy, PolicyChoice};
 use crate::usage;
 
 /// Every setting, each of which may be missing.
@@ -40,21 +44,39 @@ struct Settings {
     /// Receive buffer of each queue's socket, such as 64MiB [default: 64MiB]
     #[arg(long, value_name = "SIZE")]
     rcvbuf: Option<ByteSize>,
-    /// Let packets pass unseen when a queue is full, instead of dropping them
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
-    fail_open: Option<bool>,
-    /// Take large segmented packets whole
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
-    gso: Option<bool>,
+    /// Let packets pass unseen when a queue is full, instead of dropping them: required (the same as true; stops the
+    /// start where the kernel refuses it), wanted, or false [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "WISH")]
+    fail_open: Option<Text<FlagWish>>,
+    /// Take large segmented packets whole: required, wanted or false [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "WISH")]
+    gso: Option<Text<FlagWish>>,
+    /// Have each packet's connection sent with it: required, wanted or false [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "WISH")]
+    conntrack: Option<Text<FlagWish>>,
+    /// Have the user and group of local packets sent with them: required, wanted or false [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "WISH")]
+    uid_gid: Option<Text<FlagWish>>,
+    /// Have the security context of local packets sent with them: required, wanted or false [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "WISH")]
+    secctx: Option<Text<FlagWish>>,
     /// What an idle worker does: block, or spin:MICROSECONDS before it blocks [default: block]
     #[arg(long, value_name = "HOW")]
     wait: Option<Text<WaitText>>,
     /// Niceness of the workers, -20 to 19; below 0 they go before what fills their queues [default: -5]
     #[arg(long, value_name = "NICE", allow_negative_numbers = true)]
     nice: Option<i8>,
-    /// What happens to packets: accept, drop, or drop:PERCENT [default: accept]
+    /// What happens to packets: accept, drop, drop:PERCENT, or what the rules in FILE.toml say, which are read again on
+    /// SIGHUP [default: accept]
     #[arg(long, value_name = "POLICY")]
-    policy: Option<Text<Policy>>,
+    policy: Option<Text<PolicyChoice>>,
+    /// Write alerts, drops and statistics as EVE JSON lines to a file, opened again on SIGHUP, or to a listening
+    /// socket: FILE or unix:PATH [default: nowhere]
+    #[arg(long, value_name = "TARGET")]
+    eve: Option<Text<EveTarget>>,
+    /// Write statistics to it every so many seconds [default: never]
+    #[arg(long, value_name = "SECONDS")]
+    eve_stats: Option<f64>,
     /// Where accepted packets go: accept, repeat:MARK[/MASK] (back to the rules, which want --repeat-mark), or
     /// route:QUEUE[,bypass][,mark=MARK[/MASK]] (to another queue) [default: accept]
     #[arg(long, value_name = "MODE")]
@@ -70,6 +92,19 @@ struct Settings {
     /// [default: mark]
     #[arg(long, value_name = "HOW")]
     bypass_by: Option<BypassBy>,
+    /// What happens to all that is queued when a queue is overload-depth long: none, accept or drop, unseen and counted
+    /// as shed [default: none]
+    #[arg(long, value_name = "WHAT")]
+    on_overload: Option<OnOverload>,
+    /// Packets waiting in a queue that are an overload [default: three quarters of queue-maxlen]
+    #[arg(long, value_name = "PACKETS")]
+    overload_depth: Option<u32>,
+    /// Copy only so much of each packet, BYTES or meta, while a queue is over half of overload-depth [default: as ever]
+    #[arg(long, value_name = "RANGE")]
+    copy_under_load: Option<Text<CopyRangeText>>,
+    /// Threads behind each worker that inspect packets, each flow with one of them; 0: the worker does it [default: 0]
+    #[arg(long, value_name = "THREADS")]
+    inspect_threads: Option<usize>,
     /// Busy time for each packet, 0 to 1000000000 ns, to stand for an inspector's work [default: 0]
     #[arg(long, value_name = "NS")]
     work_ns: Option<u32>,
@@ -106,9 +141,13 @@ pub(crate) enum SummaryFormat {
 #[derive(Debug)]
 pub(crate) struct RunOptions {
     pub(crate) engine: EngineConfig,
-    pub(crate) policy: Policy,
+    pub(crate) policy: PolicyChoice,
+    pub(crate) eve: Option<EveTarget>,
+    pub(crate) eve_stats_every: Option<Duration>,
     pub(crate) mode: Mode,
     pub(crate) bypass: Option<Bypass>,
+    /// Inspecting threads behind each worker.
+    pub(crate) inspect_threads: usize,
     pub(crate) work_ns: u32,
     pub(crate) stats_every: Option<Duration>,
     pub(crate) summary: SummaryFormat,
@@ -123,6 +162,7 @@ impl RunOptions {
     }
 
     fn from_settings(settings: Settings) -> anyhow::Result<Self> {
+        let flags = settings.flag_wishes();
         let queues = match settings.queues {
             Some(Text(queues)) => queues,
             None => one_queue_per_cpu()?,
@@ -139,9 +179,19 @@ impl RunOptions {
                 usage(format!("rcvbuf {size} is too large: a socket takes less than 1GiB"))
             })?;
         }
-        set(&mut engine.queue.flags.fail_open, settings.fail_open);
-        set(&mut engine.queue.flags.gso, settings.gso);
+        engine.queue.flags = flags;
+        engine.overload = under_load::overload(
+            settings.on_overload,
+            settings.overload_depth,
+            settings.copy_under_load.map(|text| text.0.0),
+            engine.queue.maxlen,
+        )?;
+        let inspect_threads = settings.inspect_threads.unwrap_or(0);
+        engine.deferral = under_load::deferral(inspect_threads, engine.batch)?;
         engine.check().map_err(usage)?;
+        if settings.eve_stats.is_some() && settings.eve.is_none() {
+            return Err(usage("eve-stats needs a log to write to: add --eve FILE"));
+        }
         let mode = settings.mode.map_or(Mode::Accept, |text| text.0);
         check_mode(mode, queues)?;
         let mark = settings.bypass_mark.map(|text| text.0);
@@ -153,7 +203,10 @@ impl RunOptions {
             engine,
             mode,
             bypass,
-            policy: settings.policy.map_or(Policy::Accept, |text| text.0),
+            policy: settings.policy.map_or(PolicyChoice::Plain(Policy::Accept), |text| text.0),
+            eve: settings.eve.map(|text| text.0),
+            eve_stats_every: settings.eve_stats.map(|s| seconds("eve-stats", s)).transpose()?,
+            inspect_threads,
             work_ns: work_ns(settings.work_ns.unwrap_or(0))?,
             stats_every: settings.stats.map(|s| seconds("stats", s)).transpose()?,
             summary: settings.summary.unwrap_or(SummaryFormat::Text),
@@ -163,6 +216,20 @@ impl RunOptions {
 }
 
 impl Settings {
+    fn flag_wishes(&self) -> FlagWishes {
+        let mut wishes = FlagWishes::default();
+        for (flag, setting) in [
+            (QueueFlag::FailOpen, &self.fail_open),
+            (QueueFlag::Gso, &self.gso),
+            (QueueFlag::Conntrack, &self.conntrack),
+            (QueueFlag::UidGid, &self.uid_gid),
+            (QueueFlag::SecurityContext, &self.secctx),
+        ] {
+            wishes.set(flag, setting.as_ref().map_or(FlagWish::Off, |wish| wish.0));
+        }
+        wishes
+    }
+
     /// What is missing here is taken from `other`.
     fn or(self, other: Self) -> Self {
         Self {
@@ -174,13 +241,22 @@ impl Settings {
             rcvbuf: self.rcvbuf.or(other.rcvbuf),
             fail_open: self.fail_open.or(other.fail_open),
             gso: self.gso.or(other.gso),
+            conntrack: self.conntrack.or(other.conntrack),
+            uid_gid: self.uid_gid.or(other.uid_gid),
+            secctx: self.secctx.or(other.secctx),
             wait: self.wait.or(other.wait),
             nice: self.nice.or(other.nice),
             policy: self.policy.or(other.policy),
+            eve: self.eve.or(other.eve),
+            eve_stats: self.eve_stats.or(other.eve_stats),
             mode: self.mode.or(other.mode),
             bypass_after: self.bypass_after.or(other.bypass_after),
             bypass_mark: self.bypass_mark.or(other.bypass_mark),
             bypass_by: self.bypass_by.or(other.bypass_by),
+            on_overload: self.on_overload.or(other.on_overload),
+            overload_depth: self.overload_depth.or(other.overload_depth),
+            copy_under_load: self.copy_under_load.or(other.copy_under_load),
+            inspect_threads: self.inspect_threads.or(other.inspect_threads),
             work_ns: self.work_ns.or(other.work_ns),
             stats: self.stats.or(other.stats),
             summary: self.summary.or(other.summary),
@@ -282,16 +358,18 @@ impl<T: FromStr> FromStr for Text<T> {
 
 impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Text<T> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // A number is taken for its digits: `queues = 5` means what `--queues 5` means.
+        // A number is taken for its digits: `queues = 5` means what `--queues 5` means. So are true and false.
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Scalar {
             Text(String),
             Number(u64),
+            Bool(bool),
         }
         let text = match Scalar::deserialize(deserializer)? {
             Scalar::Text(text) => text,
             Scalar::Number(number) => number.to_string(),
+            Scalar::Bool(truth) => truth.to_string(),
         };
         text.parse().map(Self).map_err(serde::de::Error::custom)
     }

@@ -3,6 +3,7 @@
 //! Invariant: an option that is not given costs nothing per packet. Each combination is a start of its own, so that
 //! the worker's loop is compiled for it, and the plain one has no wrapper in it.
 
+use fanq::pipeline::Pipeline;
 use fanq::{Engine, EngineBuilder, Inspector, StartError, WorkerInfo};
 
 use super::bypass::BypassAfter;
@@ -28,10 +29,28 @@ where
     I: Inspector + 'static,
     F: Fn(WorkerInfo) -> I + Send + Sync + 'static,
 {
-    let builder = EngineBuilder::from(options.engine.clone());
     match options.mode {
-        Mode::Accept => builder.start(make),
-        Mode::Repeat(bits) => builder.start(move |worker| Routed::repeat(make(worker), bits)),
-        Mode::Route(route) => builder.start(move |worker| Routed::route(make(worker), route)),
+        Mode::Accept => start_in_threads(options, make),
+        Mode::Repeat(bits) => {
+            start_in_threads(options, move |worker| Routed::repeat(make(worker), bits))
+        }
+        Mode::Route(route) => {
+            start_in_threads(options, move |worker| Routed::route(make(worker), route))
+        }
+    }
+}
+
+fn start_in_threads<I, F>(options: &RunOptions, make: F) -> Result<Engine, StartError>
+where
+    I: Inspector + 'static,
+    F: Fn(WorkerInfo) -> I + Send + Sync + 'static,
+{
+    let builder = EngineBuilder::from(options.engine.clone());
+    match options.inspect_threads {
+        0 => builder.start(make),
+        threads => {
+            let pipeline = Pipeline::new(threads, move |worker, _lane| make(worker));
+            builder.start(move |worker| pipeline.spread(worker))
+        }
     }
 }

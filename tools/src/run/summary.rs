@@ -11,13 +11,33 @@ use fanq::nfq::Hook;
 use fanq::{Counts, EngineStats, KernelRow, QueueStats, cpu_time};
 use serde::Serialize;
 
+use crate::inspector::PolicyAccount;
+
 /// The object that `--summary json` prints.
 #[derive(Debug, Serialize)]
-struct Summary {
+struct Summary<'a> {
     schema: &'static str,
     queues: Vec<QueueSummary>,
     totals: CountSummary,
     cpu_us: u64,
+    #[serde(flatten)]
+    extras: &'a Extras,
+}
+
+/// What stands in the account where there are rules, or a log.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Extras {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) policy: Option<PolicyAccount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) eve: Option<LogAccount>,
+}
+
+/// Lines of the log.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct LogAccount {
+    pub(super) written: u64,
+    pub(super) lost: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -41,10 +61,15 @@ struct CountSummary {
     marked: u64,
     rewritten: u64,
     rewrites_refused: u64,
+    deferred: u64,
+    unanswered: u64,
+    overdue: u64,
+    late_answers: u64,
     recv_calls: u64,
     send_calls: u64,
     id_gaps: u64,
     uninspected: u64,
+    shed: u64,
     flushed: u64,
     undecodable: u64,
     malformed: u64,
@@ -97,10 +122,15 @@ impl CountSummary {
             marked: counts.marked,
             rewritten: counts.rewritten,
             rewrites_refused: counts.rewrites_refused,
+            deferred: counts.deferred,
+            unanswered: counts.unanswered,
+            overdue: counts.overdue,
+            late_answers: counts.late_answers,
             recv_calls: counts.recv_calls,
             send_calls: counts.send_calls,
             id_gaps: counts.id_gaps,
             uninspected: counts.uninspected,
+            shed: counts.shed,
             flushed: counts.flushed,
             undecodable: counts.undecodable,
             malformed: counts.malformed,
@@ -114,13 +144,14 @@ impl CountSummary {
 }
 
 /// One JSON object, on one line.
-pub(crate) fn json(stats: &EngineStats) -> String {
+pub(super) fn json(stats: &EngineStats, extras: &Extras) -> String {
     let cpu = cpu_time();
     let summary = Summary {
         schema: "fanq.run/1",
         queues: stats.queues.iter().map(queue_summary).collect(),
         totals: CountSummary::new(&stats.totals(), KernelSummary::of_all(stats)),
         cpu_us: u64::try_from((cpu.user + cpu.system).as_micros()).unwrap_or(u64::MAX),
+        extras,
     };
     serde_json::to_string(&summary).expect("numbers and fixed names always serialize")
 }
@@ -134,7 +165,7 @@ fn queue_summary(queue: &QueueStats) -> QueueSummary {
 }
 
 /// The account at exit.
-pub(crate) fn text(stats: &EngineStats) -> String {
+pub(super) fn text(stats: &EngineStats, extras: &Extras) -> String {
     let mut table = table(&[
         "queue",
         "cpu",
@@ -182,14 +213,51 @@ pub(crate) fn text(stats: &EngineStats) -> String {
     let at_least = if kernel.is_none() { "at least " } else { "" };
     let lost = queue_full + totals.id_gaps - totals.uninspected;
     let mut out = format!("{table}\n");
+    if let Some(policy) = &extras.policy {
+        describe_rules(policy, &mut out);
+    }
+    if let Some(LogAccount { written, lost }) = extras.eve {
+        let _ = writeln!(out, "log: {written} lines written, {lost} lost");
+    }
     let _ = writeln!(
         out,
-        "{} packets answered, {} let through unseen, {} flushed, lost: {at_least}{lost}",
+        "{} packets answered, {} let through unseen, {} shed, {} flushed, lost: {at_least}{lost}",
         totals.answered(),
         totals.uninspected,
+        totals.shed,
         totals.flushed,
     );
     out
+}
+
+/// The rules that matched, and what was odd.
+fn describe_rules(policy: &PolicyAccount, out: &mut String) {
+    let mut shown = table(&["rule", "packets", "bytes"]);
+    let (matched, silent): (Vec<_>, Vec<_>) =
+        policy.rules.iter().partition(|rule| rule.packets > 0);
+    for rule in &matched {
+        shown.add_row([rule.name.clone(), rule.packets.to_string(), rule.bytes.to_string()]);
+    }
+    if !matched.is_empty() {
+        let _ = writeln!(out, "{shown}");
+    }
+    let _ = writeln!(out, "{} rules matched, {} did not", matched.len(), silent.len());
+    for (count, what) in [
+        (policy.flows_evicted, "flows lost their pattern state: raise flow-table"),
+        (policy.limits_evicted, "counts of limits were forgotten: raise limit-table"),
+        (
+            policy.rejects_returned,
+            "packets to be rejected came back and were dropped: fanq rules install --reject-mark",
+        ),
+        (
+            policy.bypasses_returned,
+            "packets to be let past came back and were accepted: fanq rules install --bypass-mark",
+        ),
+    ] {
+        if count > 0 {
+            let _ = writeln!(out, "{count} {what}");
+        }
+    }
 }
 
 /// What has happened between two readings, `every` apart.
@@ -276,22 +344,24 @@ mod tests {
     #[test]
     fn the_text_adds_up_what_was_lost() {
         assert!(
-            text(&stats(true))
-                .contains("10 packets answered, 0 let through unseen, 0 flushed, lost: 6")
+            text(&stats(true), &Extras::default())
+                .contains("10 packets answered, 0 let through unseen, 0 shed, 0 flushed, lost: 6")
         );
     }
 
     #[test]
     fn what_the_kernel_did_not_tell_is_not_taken_for_zero() {
-        let text = text(&stats(false));
+        let text = text(&stats(false), &Extras::default());
         assert!(text.contains("lost: at least 2") && text.contains('?'), "{text}");
-        let json: serde_json::Value = serde_json::from_str(&json(&stats(false))).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_str(&json(&stats(false), &Extras::default())).unwrap();
         assert!(json["queues"][0]["kernel"].is_null() && json["totals"]["kernel"].is_null());
     }
 
     #[test]
     fn the_json_has_the_documented_keys() {
-        let json: serde_json::Value = serde_json::from_str(&json(&stats(true))).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_str(&json(&stats(true), &Extras::default())).unwrap();
         assert_eq!(json["schema"], "fanq.run/1");
         let queue = &json["queues"][0];
         for key in [

@@ -92,6 +92,15 @@ pub(super) fn latency_trials(target: &str, pps: f64, median_us: &[f64]) -> Vec<T
     trials.collect()
 }
 
+/// Twenty rounds of short connections, around so many a second.
+pub(super) fn connection_trials(target: &str, per_second: f64) -> Vec<Trial> {
+    let trials = (0..20).map(|round| {
+        let connections_per_s = Some(per_second * if round % 2 == 0 { 1.01 } else { 0.99 });
+        Trial { connections_per_s, ..trial("connections", target, round) }
+    });
+    trials.collect()
+}
+
 fn trial(purpose: &str, target: &str, round: usize) -> Trial {
     Trial {
         purpose: purpose.to_owned(),
@@ -103,6 +112,7 @@ fn trial(purpose: &str, target: &str, round: usize) -> Trial {
         void: None,
         lateness_us_p99: None,
         stolen_share: 0.0,
+        rested_seconds: None,
         cpu: None,
         queues: Vec::new(),
         latency: Vec::new(),

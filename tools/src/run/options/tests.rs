@@ -1,5 +1,7 @@
 //! Goal: every option means the same from both sources, and what is wrong is refused with a message that helps.
 
+use fanq::{OverloadConfig, Shed};
+
 use super::*;
 
 fn from_file(text: &str) -> anyhow::Result<RunOptions> {
@@ -18,14 +20,21 @@ fn a_file_may_set_everything() {
         queue-maxlen = 1000
         rcvbuf = "8MiB"
         fail-open = true
-        gso = true
+        gso = "required"
+        conntrack = "wanted"
+        uid-gid = false
         wait = "spin:50"
         nice = 0
         policy = "drop:10"
+        eve = "unix:/run/eve.sock"
+        eve-stats = 8
         mode = "route:7,bypass"
         bypass-after = 10
         bypass-mark = 16
         bypass-by = "ct"
+        on-overload = "accept"
+        overload-depth = 700
+        copy-under-load = "meta"
         stats = 1
         summary = "json"
         drain-limit = 2.5
@@ -38,10 +47,25 @@ fn a_file_may_set_everything() {
     assert_eq!((engine.batch, engine.queue.maxlen), (32, 1000));
     assert_eq!(engine.queue.copy_range, CopyRange::Bytes(128));
     assert_eq!(engine.queue.rcvbuf, 8 * fanq::MIB);
-    assert!(engine.queue.flags.fail_open && engine.queue.flags.gso);
+    let wish = |flag| engine.queue.flags.of(flag);
+    assert_eq!(
+        (wish(QueueFlag::FailOpen), wish(QueueFlag::Gso)),
+        (FlagWish::Required, FlagWish::Required)
+    );
+    assert_eq!(
+        (wish(QueueFlag::Conntrack), wish(QueueFlag::UidGid)),
+        (FlagWish::Wanted, FlagWish::Off)
+    );
+    assert_eq!(wish(QueueFlag::SecurityContext), FlagWish::Off);
     assert_eq!(engine.nice, 0);
     assert_eq!(engine.wait, Wait::Spin(Duration::from_micros(50)));
-    assert_eq!(options.policy, Policy::DropShare(0.1));
+    assert_eq!(options.policy, PolicyChoice::Plain(Policy::DropShare(0.1)));
+    assert_eq!(options.eve, Some(EveTarget::Socket("/run/eve.sock".into())));
+    assert_eq!(options.eve_stats_every, Some(Duration::from_secs(8)));
+    assert_eq!(
+        engine.overload,
+        Some(OverloadConfig { depth: 700, shed: Shed::Accept, copy_range: Some(CopyRange::Meta) })
+    );
     assert_eq!(Ok(options.mode), "route:7,bypass".parse());
     let mark = "0x10".parse().unwrap();
     assert_eq!(options.bypass, Some(Bypass { after: 10, mark, by: BypassBy::Ct }));
@@ -56,7 +80,8 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(options.engine, EngineConfig::new(QueueRange::new(5, 5).unwrap()));
     assert_eq!((options.engine.batch, options.engine.queue.maxlen), (64, 16_384));
     assert_eq!(options.engine.queue.rcvbuf, 64 * fanq::MIB);
-    assert_eq!((options.policy, options.mode), (Policy::Accept, Mode::Accept));
+    assert_eq!(options.policy, PolicyChoice::Plain(Policy::Accept));
+    assert_eq!(options.mode, Mode::Accept);
     assert_eq!(options.bypass, None);
     assert_eq!(options.stats_every, None);
 }
@@ -88,6 +113,8 @@ fn bad_values_are_named() {
         ("wait = 'spin'", "spin:<microseconds>"),
         ("wait = 'spin:0'", "out of range"),
         ("policy = 'reject'", "drop:<percent"),
+        ("eve = 'unix:'", "FILE or unix:PATH"),
+        ("eve-stats = 1", "add --eve FILE"),
         ("mode = 'nfq'", "repeat:MARK"),
         ("mode = 'repeat:0'", "set a bit"),
         ("queues = '0-3'\nmode = 'route:3'", "for ever"),
@@ -99,10 +126,64 @@ fn bad_values_are_named() {
         ("placement = 'spare:'", "no list of CPUs"),
         ("placement = 'here'", "same, spare"),
         ("stats = 0", "stats 0 is out of range"),
+        ("gso = 'yes'", "write wanted, required"),
+        ("conntrack = 1", "`1` is no wish"),
         ("que = '0'", "unknown field `que`"),
         ("queues 0", "expected"),
     ] {
         let error = format!("{:#}", from_file(text).unwrap_err());
         assert!(error.contains(part), "{text}: {error}");
     }
+}
+
+#[test]
+fn each_flag_has_one_notation_on_the_line_and_in_the_file() {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+    for flag in QueueFlag::ALL {
+        for (notation, wish) in [
+            ("", FlagWish::Required),
+            ("=true", FlagWish::Required),
+            ("=required", FlagWish::Required),
+            ("=wanted", FlagWish::Wanted),
+            ("=off", FlagWish::Off),
+            ("=false", FlagWish::Off),
+        ] {
+            let words = ["run", "--queues=0", &format!("--{flag}{notation}")].map(str::to_owned);
+            let line = <Line as clap::Parser>::try_parse_from(words).unwrap().settings;
+            let expected = |asked| if asked == flag { wish } else { FlagWish::Off };
+            let wishes = RunOptions::from_settings(line).unwrap().engine.queue.flags;
+            assert!(
+                QueueFlag::ALL.iter().all(|f| wishes.of(*f) == expected(*f)),
+                "--{flag}{notation}"
+            );
+            if let Some(value) = notation.strip_prefix('=') {
+                let quoted = if value.len() < 6 && value != "off" {
+                    value.to_owned()
+                } else {
+                    format!("'{value}'")
+                };
+                let options = from_file(&format!("queues = 0\n{flag} = {quoted}")).unwrap();
+                assert_eq!(options.engine.queue.flags, wishes, "{flag} = {quoted}");
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_ask_for_deferral_and_a_depth_has_a_default() {
+    let options = from_file("queues = 1\ninspect-threads = 2").unwrap();
+    assert_eq!(options.inspect_threads, 2);
+    let deferral = options.engine.deferral.unwrap();
+    assert!(deferral.outstanding_max >= 4 * options.engine.batch);
+    let options = from_file("queues = 1\nqueue-maxlen = 1000\non-overload = 'drop'").unwrap();
+    assert_eq!(options.engine.overload.unwrap().depth, 750);
+    let plain = from_file("queues = 1").unwrap();
+    assert_eq!(
+        (plain.inspect_threads, plain.engine.deferral, plain.engine.overload),
+        (0, None, None)
+    );
 }

@@ -1,0 +1,216 @@
+//! The rules of a running program: read at the start, read again on request, counted over all versions.
+//!
+//! Invariant: workers decide by rules that were read and compiled whole; what is wrong in a file read again leaves them
+//! as they are. What was counted under one version stays in the account when the next one comes, rule by rule's name.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+use super::compiled::CompiledPolicy;
+use super::handover::{Handover, PolicyVersion, RuleTally, WorkerCounts};
+use super::interfaces::{InterfaceNames, InterfaceTable};
+use super::rules_file::{Action, RulesFile};
+use crate::eve::{EveLog, RuleNames};
+use crate::usage;
+
+/// The main thread's side of the rules.
+#[derive(Debug)]
+pub(crate) struct PolicyControl {
+    path: PathBuf,
+    handover: Arc<Handover>,
+    names: InterfaceNames,
+    current: Arc<PolicyVersion>,
+    tallies: Vec<VersionTally>,
+    /// Packets and bytes by rule, of versions that no worker has any more.
+    gone: BTreeMap<String, (u64, u64)>,
+    reloads: u64,
+    refused: u64,
+}
+
+/// What all workers counted under one version.
+#[derive(Debug)]
+struct VersionTally {
+    words: RuleNames,
+    workers: Vec<Arc<RuleTally>>,
+}
+
+/// The account of a run by rules.
+#[derive(Debug, Serialize)]
+pub(crate) struct PolicyAccount {
+    pub(crate) file: String,
+    pub(crate) reloads: u64,
+    pub(crate) reloads_refused: u64,
+    pub(crate) flows_evicted: u64,
+    pub(crate) limits_evicted: u64,
+    pub(crate) rejects_returned: u64,
+    pub(crate) bypasses_returned: u64,
+    pub(crate) rules: Vec<RuleAccount>,
+    /// Packets of rules that reject.
+    #[serde(skip)]
+    pub(crate) rejected: u64,
+    /// Records that found a ring full.
+    #[serde(skip)]
+    pub(crate) log_lost: u64,
+}
+
+/// What one rule matched. The rules of now first, in their order; then those that are gone.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct RuleAccount {
+    pub(crate) name: String,
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Reads and compiles a rules file.
+///
+/// # Errors
+/// What is wrong in it, with its place.
+pub(crate) fn compile(path: &Path) -> anyhow::Result<CompiledPolicy> {
+    let file = RulesFile::load(path).map_err(usage)?;
+    CompiledPolicy::new(&file)
+}
+
+impl PolicyControl {
+    /// Reads the rules and lays them ready for so many workers.
+    ///
+    /// # Errors
+    /// As [`compile`].
+    pub(crate) fn start(path: &Path, workers: usize, log: Option<&EveLog>) -> anyhow::Result<Self> {
+        let policy = compile(path)?;
+        let mut control = Self {
+            path: path.to_owned(),
+            handover: Arc::new(Handover::new(workers)),
+            names: InterfaceNames::open()?,
+            current: Arc::new(PolicyVersion { number: 1, policy }),
+            tallies: Vec::new(),
+            gone: BTreeMap::new(),
+            reloads: 0,
+            refused: 0,
+        };
+        control.publish(log)?;
+        Ok(control)
+    }
+
+    /// What workers take their rules from.
+    pub(crate) fn handover(&self) -> Arc<Handover> {
+        Arc::clone(&self.handover)
+    }
+
+    /// Reads the file again. Returns what to say about it.
+    ///
+    /// # Errors
+    /// As [`compile`]; then all stays as it is.
+    pub(crate) fn reload(&mut self, log: Option<&EveLog>) -> anyhow::Result<String> {
+        let next = compile(&self.path).inspect_err(|_| self.refused += 1)?;
+        let number = self.current.number + 1;
+        self.current = Arc::new(PolicyVersion { number, policy: next });
+        self.publish(log)?;
+        self.reloads += 1;
+        Ok(format!("rules read again from {}: {}", self.path.display(), self.described()))
+    }
+
+    /// `12 rules, 3 patterns, default accept`.
+    pub(crate) fn described(&self) -> String {
+        let policy = &self.current.policy;
+        let default = if policy.settings.default_drops { "drop" } else { "accept" };
+        let (rules, patterns) = (policy.words.len(), policy.patterns.count());
+        format!("{rules} rules, {patterns} patterns, default {default}")
+    }
+
+    fn publish(&mut self, log: Option<&EveLog>) -> anyhow::Result<()> {
+        let words = Arc::clone(&self.current.policy.words);
+        if let Some(log) = log {
+            log.rules(self.current.number, &words);
+        }
+        let interfaces = Arc::new(self.read_interfaces()?);
+        let assignments: Vec<_> =
+            (0..self.handover.workers()).map(|_| self.current.assignment(&interfaces)).collect();
+        let workers = assignments.iter().map(|assignment| Arc::clone(&assignment.tally)).collect();
+        self.tallies.push(VersionTally { words, workers });
+        self.handover.publish(assignments.into_iter());
+        Ok(())
+    }
+
+    fn read_interfaces(&self) -> anyhow::Result<InterfaceTable> {
+        use anyhow::Context;
+        self.names
+            .table(&self.current.policy.interfaces)
+            .context("reading /proc/thread-self/net/dev")
+    }
+
+    /// What is to be done now and then: frees what workers gave back, and looks up interfaces that came.
+    pub(crate) fn tend(&mut self) {
+        self.handover.free_previous();
+        let gone = &mut self.gone;
+        let last = self.tallies.len().saturating_sub(1);
+        let mut index = 0;
+        self.tallies.retain(|version| {
+            index += 1;
+            let held = version.workers.iter().any(|tally| Arc::strong_count(tally) > 1);
+            if index <= last && !held {
+                fold(version, gone);
+                return false;
+            }
+            true
+        });
+        if self.handover.interfaces_asked_for() {
+            // If it cannot be read now, the next packet by an unknown interface asks again.
+            if let Ok(table) = self.read_interfaces() {
+                self.handover.publish_interfaces(&Arc::new(table));
+            }
+        }
+    }
+
+    /// What was counted so far.
+    pub(crate) fn account(&self) -> PolicyAccount {
+        let mut by_name = self.gone.clone();
+        for version in &self.tallies {
+            fold(version, &mut by_name);
+        }
+        let words = &self.current.policy.words;
+        let rejects = words.iter().filter(|rule| rule.action == Action::Reject);
+        let of_rejects =
+            |rule: &super::Rule| by_name.get(&rule.name).map_or(0, |(packets, _)| *packets);
+        let rejected = rejects.map(of_rejects).sum();
+        let account = |name: String, (packets, bytes)| RuleAccount { name, packets, bytes };
+        let mut rules: Vec<_> = words
+            .iter()
+            .map(|rule| {
+                let counts = by_name.remove(&rule.name).unwrap_or_default();
+                account(rule.name.clone(), counts)
+            })
+            .collect();
+        rules.extend(by_name.into_iter().map(|(name, counts)| account(name, counts)));
+        let sum = |count: fn(&WorkerCounts) -> &AtomicU64| {
+            let workers = 0..self.handover.workers();
+            workers.map(|worker| count(self.handover.counts(worker)).load(Ordering::Relaxed)).sum()
+        };
+        PolicyAccount {
+            file: self.path.display().to_string(),
+            reloads: self.reloads,
+            reloads_refused: self.refused,
+            flows_evicted: sum(|counts| &counts.flows_evicted),
+            limits_evicted: sum(|counts| &counts.limits_evicted),
+            rejects_returned: sum(|counts| &counts.rejects_returned),
+            bypasses_returned: sum(|counts| &counts.bypasses_returned),
+            rules,
+            rejected,
+            log_lost: sum(|counts| &counts.log_lost),
+        }
+    }
+}
+
+/// Adds a version's counts by the rules' names.
+fn fold(version: &VersionTally, by_name: &mut BTreeMap<String, (u64, u64)>) {
+    for worker in &version.workers {
+        for (rule, (packets, bytes)) in version.words.iter().zip(worker.read()) {
+            let sum = by_name.entry(rule.name.clone()).or_default();
+            sum.0 += packets;
+            sum.1 += bytes;
+        }
+    }
+}

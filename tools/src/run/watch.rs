@@ -1,0 +1,222 @@
+//! What the main thread does while workers serve: signals, tables, statistics, new rules.
+//!
+//! Invariant: a signal is never lost. Its handler's thread sets a flag and wakes the main thread, which looks at the
+//! flags whenever it wakes; so a signal that comes before the engine runs, or while rules are read, is carried out
+//! after.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use fanq::{Engine, EngineStats, Event, Interrupter};
+use serde_json::{Value, json};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::options::RunOptions;
+use super::summary;
+use crate::eve::EveLog;
+use crate::inspector::{PolicyAccount, PolicyControl};
+
+/// What signals have asked for.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Orders(Arc<Asked>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    stop: AtomicBool,
+    reload: AtomicBool,
+    waker: OnceLock<Interrupter>,
+}
+
+impl Orders {
+    /// Takes SIGINT and SIGTERM and, where there is something to read again, SIGHUP.
+    pub(super) fn listen(with_reload: bool) -> anyhow::Result<Self> {
+        let stops = [SIGINT, SIGTERM];
+        let reload = with_reload.then_some(SIGHUP);
+        let mut signals = Signals::new(stops.into_iter().chain(reload))
+            .context("installing the signal handlers")?;
+        let orders = Self::default();
+        let asked = Arc::clone(&orders.0);
+        std::thread::spawn(move || {
+            for signal in &mut signals {
+                let flag = if signal == SIGHUP { &asked.reload } else { &asked.stop };
+                // Release, and acquire where it is read: the waker is seen if it was set before.
+                flag.store(true, Ordering::SeqCst);
+                if let Some(waker) = asked.waker.get() {
+                    // If the eventfd cannot be written, the next signal tries again.
+                    let _ = waker.interrupt();
+                }
+            }
+        });
+        Ok(orders)
+    }
+
+    /// From now on signals wake this engine's wait.
+    pub(super) fn wake(&self, interrupter: Interrupter) {
+        let _ = self.0.waker.set(interrupter);
+    }
+
+    fn stop(&self) -> bool {
+        self.0.stop.load(Ordering::SeqCst)
+    }
+
+    fn take_reload(&self) -> bool {
+        self.0.reload.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// The main thread's affairs.
+pub(super) struct Watch {
+    orders: Orders,
+    control: Option<PolicyControl>,
+    log: Option<EveLog>,
+    began: Instant,
+    table: Option<Every>,
+    eve_stats: Option<Every>,
+    housekeeping: Option<Every>,
+}
+
+/// Something to be done every so often.
+#[derive(Debug, Clone, Copy)]
+struct Every {
+    period: Duration,
+    due: Instant,
+}
+
+impl Every {
+    fn new(period: Duration) -> Self {
+        Self { period, due: Instant::now() + period }
+    }
+
+    /// Whether it is due; then it is due next a period later.
+    fn take(every: &mut Option<Self>) -> Option<Duration> {
+        let every = every.as_mut().filter(|every| Instant::now() >= every.due)?;
+        every.due += every.period;
+        Some(every.period)
+    }
+}
+
+impl Watch {
+    pub(super) fn new(
+        options: &RunOptions,
+        orders: Orders,
+        control: Option<PolicyControl>,
+        log: Option<EveLog>,
+    ) -> Self {
+        Self {
+            housekeeping: control.is_some().then(|| Every::new(HOUSEKEEPING)),
+            orders,
+            control,
+            log,
+            began: Instant::now(),
+            table: options.stats_every.map(Every::new),
+            eve_stats: options.eve_stats_every.map(Every::new),
+        }
+    }
+
+    /// Waits for the end and sees to everything else. True if a worker ended by itself.
+    pub(super) fn until_stopped(&mut self, engine: &mut Engine) -> anyhow::Result<bool> {
+        let mut shown = engine.stats();
+        loop {
+            if self.orders.stop() {
+                return Ok(false);
+            }
+            if self.orders.take_reload() {
+                self.reload();
+            }
+            let nexts = [self.table, self.eve_stats, self.housekeeping];
+            let next = nexts.into_iter().flatten().map(|every| every.due).min();
+            let left = next.map(|next| next.saturating_duration_since(Instant::now()));
+            if engine.wait(left).context("waiting")? == Event::WorkerEnded {
+                return Ok(true);
+            }
+            if let Some(period) = Every::take(&mut self.table) {
+                let now = engine.stats();
+                eprint!("{}", summary::progress(&shown, &now, period));
+                shown = now;
+            }
+            if Every::take(&mut self.eve_stats).is_some() {
+                self.log_stats(&engine.stats());
+            }
+            if let (Some(_), Some(control)) =
+                (Every::take(&mut self.housekeeping), &mut self.control)
+            {
+                control.tend();
+            }
+        }
+    }
+
+    /// Reads the rules again and opens the log's file anew.
+    fn reload(&mut self) {
+        if let Some(log) = &self.log {
+            log.reopen();
+        }
+        let Some(control) = &mut self.control else { return };
+        let (level, message) = match control.reload(self.log.as_ref()) {
+            Ok(done) => ("Info", done),
+            Err(error) => ("Error", format!("the rules stay as they are: {error:#}")),
+        };
+        eprintln!("fanq: {message}");
+        if let Some(log) = &self.log {
+            log.event(level, message);
+        }
+    }
+
+    /// The last statistics, then the end of the log. Returns the rules' account, and lines written and lost.
+    pub(super) fn finish(self, stats: &EngineStats) -> (Option<PolicyAccount>, Option<(u64, u64)>) {
+        if self.eve_stats.is_some() {
+            self.log_stats(stats);
+        }
+        let account = self.control.as_ref().map(PolicyControl::account);
+        (account, self.log.map(EveLog::close))
+    }
+
+    fn log_stats(&self, stats: &EngineStats) {
+        let Some(log) = &self.log else { return };
+        let account = self.control.as_ref().map(PolicyControl::account);
+        let eve = log.counts();
+        log.stats(eve_stats(stats, account.as_ref(), eve, self.began.elapsed()));
+    }
+}
+
+/// Suricata's keys as far as they have a meaning here, and ours below `fanq`.
+fn eve_stats(
+    stats: &EngineStats,
+    account: Option<&PolicyAccount>,
+    (written, lost): (u64, u64),
+    uptime: Duration,
+) -> Value {
+    let totals = stats.totals();
+    let rows = stats.queues.iter().filter_map(|queue| queue.kernel);
+    let queue_full: u64 = rows.map(|row| row.queue_dropped).sum();
+    let socket_full = totals.id_gaps.saturating_sub(totals.uninspected);
+    let of_rules = |count: fn(&PolicyAccount) -> u64| account.map_or(0, count);
+    let rejected = of_rules(|account| account.rejected);
+    json!({
+        "uptime": uptime.as_secs(),
+        "capture": {
+            "kernel_packets": totals.packets + totals.id_gaps,
+            "kernel_drops": queue_full + socket_full,
+        },
+        "decoder": { "pkts": totals.packets, "bytes": totals.bytes, "invalid": totals.undecodable },
+        "ips": {
+            "accepted": totals.answered() - totals.dropped - rejected.min(totals.answered() - totals.dropped),
+            "blocked": totals.dropped,
+            "rejected": rejected,
+            "replaced": totals.rewritten,
+        },
+        "fanq": {
+            "uninspected": totals.uninspected,
+            "verdict_errors": totals.verdict_errors,
+            "flows_evicted": of_rules(|account| account.flows_evicted),
+            "limits_evicted": of_rules(|account| account.limits_evicted),
+            "eve_written": written,
+            "eve_lost": lost + of_rules(|account| account.log_lost),
+        },
+    })
+}
+
+/// How often what workers gave back is freed, and unknown interfaces are looked up.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
