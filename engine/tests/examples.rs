@@ -48,6 +48,15 @@ impl Drop for Example {
     }
 }
 
+/// The next program in a row, which lets nothing through.
+struct DropAll;
+
+impl Inspector for DropAll {
+    fn inspect(&mut self, _packet: &mut Packet<'_>) -> Verdict {
+        Verdict::DROP
+    }
+}
+
 /// Ids that a queue has given so far: how many packets it took.
 fn queued(queue: u16) -> u32 {
     KernelTable::open().unwrap().row(queue).unwrap().unwrap().id_sequence

@@ -2,7 +2,8 @@
 //!
 //! Invariant: no rule lets packets pass because nobody serves their queue. When a target ends, its packets are lost and
 //! counted, never let through as if it had answered them. A target that bypasses flows gets the rules for that, as
-//! docs/FLOW_BYPASS.md has them, in front of its queue rule. The rules go with the namespace; between targets they are replaced.
+//! docs/FLOW_BYPASS.md has them, in front of its queue rule. The rules go with the namespace; between targets they
+//! are replaced.
 
 use std::str::FromStr;
 
@@ -119,13 +120,16 @@ fn iptables(selection: Selection, port: Option<u16>, action: Action) -> Vec<Stri
         }
     };
     let bypass = match action {
-        Action::Queue { bypass: Some(Mark { value, mask }), .. } => vec![
-            format!(
-                "-m mark --mark {value:#x}/{mask:#x} -j CONNMARK --set-xmark {value:#x}/{mask:#x}"
-            ),
-            format!("-m mark --mark {value:#x}/{mask:#x} -j MARK --set-xmark 0x0/{mask:#x}"),
-            format!("-m connmark --mark {value:#x}/{mask:#x} -j ACCEPT"),
-        ],
+        Action::Queue { bypass: Some(Mark { value, mask }), .. } => {
+            let marked = format!("-m mark --mark {value:#x}/{mask:#x}");
+            vec![
+                format!("{marked} -j CONNMARK --set-xmark {value:#x}/{mask:#x}"),
+                // No connection to mark: else it would be queued for ever.
+                format!("{marked} -m conntrack --ctstate INVALID,UNTRACKED -j ACCEPT"),
+                format!("{marked} -j MARK --set-xmark 0x0/{mask:#x}"),
+                format!("-m connmark --mark {value:#x}/{mask:#x} -j ACCEPT"),
+            ]
+        }
         _ => Vec::new(),
     };
     let (program, chain) = (program(selection), chain(selection));
@@ -226,9 +230,10 @@ mod tests {
         let selection = selection(Hook::Forward, Family::Ipv4);
         let lines = iptables(selection, None, action);
         assert!(lines[0].ends_with("-m mark --mark 0x10/0x30 -j CONNMARK --set-xmark 0x10/0x30"));
-        assert!(lines[1].ends_with("-m mark --mark 0x10/0x30 -j MARK --set-xmark 0x0/0x30"));
-        assert!(lines[2].ends_with("-i engine+ -p udp -m connmark --mark 0x10/0x30 -j ACCEPT"));
-        assert!(lines[3].ends_with("NFQUEUE --queue-num 0") && lines.len() == 4);
+        assert!(lines[1].ends_with("--ctstate INVALID,UNTRACKED -j ACCEPT"));
+        assert!(lines[2].ends_with("-m mark --mark 0x10/0x30 -j MARK --set-xmark 0x0/0x30"));
+        assert!(lines[3].ends_with("-i engine+ -p udp -m connmark --mark 0x10/0x30 -j ACCEPT"));
+        assert!(lines[4].ends_with("NFQUEUE --queue-num 0") && lines.len() == 5);
         let lines = nft(selection, &[(None, action)]);
         assert!(lines[3].ends_with("meta mark & 48 == 16 ct mark set ct mark & 4294967247 | 16"));
         assert!(lines[6].ends_with("queue to 0") && lines.len() == 7);

@@ -23,8 +23,8 @@ pub(super) enum Backend {
 }
 
 impl Backend {
-    /// Only nft rejects in prerouting, and only on kernels from 5.9 on (`nft_reject_validate`). An older one would refuse
-    /// the load after it had made the base chain, which empties all queues: so its release is read instead.
+    /// Only nft rejects in prerouting, and only on kernels from 5.9 on (`nft_reject_validate`). An older one would
+    /// refuse the load after it had made the base chain, which empties all queues: so its release is read instead.
     pub(super) fn check_reject_in_prerouting(self) -> anyhow::Result<()> {
         if self != Self::Nft {
             bail!(usage(

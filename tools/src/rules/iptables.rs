@@ -1,6 +1,7 @@
 //! The iptables backend: the same queue as nft's, for kernels without `nft_queue`.
 //!
-//! A chain of our own holds the rule, behind those for packets that come back with a mark, and a jump to it stands first in the hook's chain:
+//! A chain of our own holds the rule, behind those for packets that come back with a mark, and a
+//! jump to it stands first in the hook's chain:
 //!
 //! ```text
 //! iptables-restore --noflush   *filter

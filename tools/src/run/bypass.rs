@@ -116,9 +116,9 @@ impl Unheard {
             self.said = true;
             eprintln!(
                 "warning: a flow still comes to the queue {ON_THEIR_WAY_MAX} packets after it was bypassed. Either the \
-                 rules do not know its mark (fanq rules install --bypass-mark {mark}), or this kernel takes no connection \
-                 marks from verdicts (modprobe nf_conntrack_netlink; it needs CONFIG_NETFILTER_NETLINK_GLUE_CT): then \
-                 use --bypass-by mark"
+                 rules do not know its mark (fanq rules install --bypass-mark {mark}), or this kernel takes no \
+                 connection marks from verdicts (modprobe nf_conntrack_netlink; it needs \
+                 CONFIG_NETFILTER_NETLINK_GLUE_CT): then use --bypass-by mark"
             );
         }
     }

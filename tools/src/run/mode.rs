@@ -3,7 +3,7 @@
 //! | mode | an accepted packet |
 //! |---|---|
 //! | `accept` | goes on with the next base chain, or with what follows the hook |
-//! | `repeat:MARK[/MASK]` | is marked and comes by the rules of its chain again; `fanq rules --repeat-mark` lets it pass there |
+//! | `repeat:MARK[/MASK]` | is marked and comes by its chain again, where `fanq rules --repeat-mark` lets it pass |
 //! | `route:QUEUE` | goes to another queue, to another program |
 //!
 //! Invariant: only accepts are changed. Mode `accept` has no wrapper at all, so it costs nothing.

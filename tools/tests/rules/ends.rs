@@ -54,7 +54,7 @@ fn transfer(bytes: usize) {
     });
     let mut stream = TcpStream::connect(("127.0.0.1", PORT)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    let sent: Vec<u8> = (0..bytes).map(|index| (index % 251) as u8).collect();
+    let sent: Vec<u8> = (0..=250).cycle().take(bytes).collect();
     stream.write_all(&sent).unwrap();
     drop(stream);
     println!("said: {}", if receiver.join().unwrap() == sent { "whole" } else { "damaged" });
@@ -85,17 +85,17 @@ fn datagrams(count: u32) {
     for _ in 0..count {
         sender.send_to(b"x", ("127.0.0.1", PORT)).unwrap();
     }
-    let mut received = 0;
+    let mut arrived = 0;
     loop {
         match receiver.recv(&mut [0; 16]) {
-            Ok(_) => received += 1,
+            Ok(_) => arrived += 1,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 break;
             }
             Err(error) => panic!("receiving: {error}"),
         }
     }
-    println!("said: {received} of {count}");
+    println!("said: {arrived} of {count}");
 }
 
 const ROLE: &str = "FANQ_TEST_ROLE";

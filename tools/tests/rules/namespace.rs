@@ -197,13 +197,13 @@ impl Reader {
     /// Waits for a line on its standard error.
     pub(crate) fn wait_for(&self, beginning: &str) {
         let mut before = Vec::new();
-        loop {
-            match self.said.recv_timeout(Duration::from_secs(20)) {
-                Ok(line) if line.starts_with(beginning) => return,
-                Ok(line) => before.push(line),
-                Err(_) => panic!("fanq run never said {beginning:?} but {before:?}"),
+        while let Ok(line) = self.said.recv_timeout(Duration::from_secs(20)) {
+            if line.starts_with(beginning) {
+                return;
             }
+            before.push(line);
         }
+        panic!("fanq run never said {beginning:?} but {before:?}");
     }
 
     pub(crate) fn signal(&self, name: &str) {

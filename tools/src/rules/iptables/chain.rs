@@ -1,7 +1,7 @@
 //! Our chain where it is installed: found, put there, taken out of the packets' way, deleted.
 //!
-//! Invariant: a chain that holds anything but queue rules and rules with our comment is not ours and is left alone. What fails
-//! half way is taken back, so after a failed install all is as it was.
+//! Invariant: a chain that holds anything but queue rules and rules with our comment is not ours and
+//! is left alone. What fails half way is taken back, so after a failed install all is as it was.
 
 use std::fmt;
 

@@ -85,18 +85,21 @@ fn marks_have_rules_in_front_of_the_queue_rule() {
         reject: Some("0x40".parse().unwrap()),
         repeat: Some("0x80".parse().unwrap()),
     };
-    let expected = "\
+    let marked = "add rule ip fanq forward meta mark";
+    let expected = format!(
+        "\
 add table ip fanq
-add chain ip fanq forward { type filter hook forward priority filter; policy accept; }
+add chain ip fanq forward {{ type filter hook forward priority filter; policy accept; }}
 flush table ip fanq
-add rule ip fanq forward meta mark & 0x00000040 == 0x00000040 meta l4proto tcp counter reject with tcp reset comment \"fanq\"
-add rule ip fanq forward meta mark & 0x00000040 == 0x00000040 counter reject comment \"fanq\"
-add rule ip fanq forward meta mark & 0x00000080 == 0x00000080 counter return comment \"fanq\"
-add rule ip fanq forward meta mark & 0x00000030 == 0x00000010 ct mark set ct mark & 0xffffffcf | 0x00000010 counter comment \"fanq\"
-add rule ip fanq forward meta mark & 0x00000030 == 0x00000010 counter meta mark set meta mark & 0xffffffcf accept comment \"fanq\"
+{marked} & 0x00000040 == 0x00000040 meta l4proto tcp counter reject with tcp reset comment \"fanq\"
+{marked} & 0x00000040 == 0x00000040 counter reject comment \"fanq\"
+{marked} & 0x00000080 == 0x00000080 counter return comment \"fanq\"
+{marked} & 0x00000030 == 0x00000010 ct mark set ct mark & 0xffffffcf | 0x00000010 counter comment \"fanq\"
+{marked} & 0x00000030 == 0x00000010 counter meta mark set meta mark & 0xffffffcf accept comment \"fanq\"
 add rule ip fanq forward meta l4proto tcp ct mark & 0x00000030 == 0x00000010 counter accept comment \"fanq\"
 add rule ip fanq forward meta l4proto tcp counter queue flags fanout to 0-1 comment \"fanq\"
-";
+"
+    );
     assert_eq!(file(&spec), expected);
 }
 

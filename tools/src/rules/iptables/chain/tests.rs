@@ -67,11 +67,8 @@ COMMIT
     };
     let saved: String = saved.lines().map(|line| plain(line) + "\n").collect();
     assert!(read(&saved, "fanq").unwrap_err().to_string().contains("fanq2"));
-    let ours: String = saved
-        .lines()
-        .filter(|line| !line.contains("fanq2"))
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let ours: Vec<_> = saved.lines().filter(|line| !line.contains("fanq2")).collect();
+    let ours = ours.join("\n");
     let found = read(&ours, "fanq").unwrap();
     assert_eq!((found[0].rules.len(), found[0].may_unhook()), (2, false));
     let bypass = ours.replace("-m mark --mark 0x40/0x40", "-m connmark --mark 0x40/0x40");
