@@ -25,8 +25,8 @@ pub(crate) enum Action {
 pub(crate) struct Selection {
     pub(crate) hook: Hook,
     pub(crate) family: Family,
-    /// `udp` or `tcp`.
-    pub(crate) protocol: &'static str,
+    /// `udp`, `tcp`, or all.
+    pub(crate) protocol: Option<&'static str>,
 }
 
 /// Rules in place, as the commands that made them.
@@ -89,9 +89,9 @@ fn iptables(selection: Selection, port: Option<u16>, action: Action) -> Option<S
         }
     };
     let (program, chain) = (program(selection), chain(selection));
-    let protocol = selection.protocol;
+    let protocol = selection.protocol.map_or_else(String::new, |name| format!(" -p {name}"));
     let port = port.map_or_else(String::new, |port| format!(" --dport {port}"));
-    Some(format!("{program} -w -t mangle -A {chain} -i engine+ -p {protocol}{port} -j {target}"))
+    Some(format!("{program} -w -t mangle -A {chain} -i engine+{protocol}{port} -j {target}"))
 }
 
 fn nft(selection: Selection, actions: &[(Option<u16>, Action)]) -> Vec<String> {
@@ -104,7 +104,9 @@ fn nft(selection: Selection, actions: &[(Option<u16>, Action)]) -> Vec<String> {
         ),
         format!("nft flush chain {family} bench load"),
     ];
-    let protocol = selection.protocol;
+    let name = selection.protocol.unwrap_or_default();
+    let protocol =
+        selection.protocol.map_or_else(String::new, |name| format!(" meta l4proto {name}"));
     for (port, action) in actions {
         let statement = match action {
             Action::Nothing => continue,
@@ -114,9 +116,9 @@ fn nft(selection: Selection, actions: &[(Option<u16>, Action)]) -> Vec<String> {
             }
             Action::Queue(range) => format!("queue flags fanout to {range}"),
         };
-        let port = port.map_or_else(String::new, |port| format!(" {protocol} dport {port}"));
+        let port = port.map_or_else(String::new, |port| format!(" {name} dport {port}"));
         commands.push(format!(
-            "nft add rule {family} bench load iifname engine* meta l4proto {protocol}{port} {statement}"
+            "nft add rule {family} bench load iifname engine*{protocol}{port} {statement}"
         ));
     }
     commands
@@ -140,7 +142,7 @@ mod tests {
     use super::*;
 
     fn selection(hook: Hook, family: Family) -> Selection {
-        Selection { hook, family, protocol: "udp" }
+        Selection { hook, family, protocol: Some("udp") }
     }
 
     #[test]
@@ -163,6 +165,14 @@ mod tests {
         let line = iptables(selection(Hook::Input, Family::Ipv6), None, Action::Queue(one));
         let line = line.unwrap();
         assert!(line.starts_with("ip6tables") && line.ends_with("NFQUEUE --queue-num 5"));
+    }
+
+    #[test]
+    fn a_capture_is_taken_whatever_it_holds() {
+        let all = Selection { protocol: None, ..selection(Hook::Forward, Family::Ipv6) };
+        let line = iptables(all, None, Action::Accept).unwrap();
+        assert_eq!(line, "ip6tables -w -t mangle -A FORWARD -i engine+ -j ACCEPT");
+        assert!(nft(all, &[(None, Action::Accept)])[3].ends_with("engine* counter accept"));
     }
 
     #[test]
