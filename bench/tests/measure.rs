@@ -219,3 +219,118 @@ fn bad_input_ends_before_anything_is_built() {
     assert_eq!(ended.code, 1);
     assert!(ended.stderr.contains("cannot be written"), "{}", ended.stderr);
 }
+
+/// A pcap of Ethernet frames, a millisecond apart.
+fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut file = vec![0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    file.extend([65_535_u32, 1].iter().flat_map(|number| number.to_le_bytes()));
+    for (frame, at) in frames.iter().zip(0_u32..) {
+        let length = u32::try_from(frame.len()).unwrap();
+        file.extend([7, at * 1000, length, length].iter().flat_map(|number| number.to_le_bytes()));
+        file.extend(frame);
+    }
+    file
+}
+
+/// UDP between addresses that the lab knows nothing of.
+fn frame(number: u8, hops: u8, ipv6: bool) -> Vec<u8> {
+    let ethernet = etherparse::PacketBuilder::ethernet2([9; 6], [8; 6]);
+    let ip = if ipv6 {
+        let mut to = [0xfc; 16];
+        to[15] = number;
+        ethernet.ipv6([0xfd; 16], to, hops)
+    } else {
+        ethernet.ipv4([192, 0, 2, number], [198, 51, 100, 7], hops)
+    };
+    let mut bytes = Vec::new();
+    ip.udp(5, 53).write(&mut bytes, &[number; 40]).unwrap();
+    bytes
+}
+
+fn written(name: &str, bytes: &[u8]) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn every_packet_of_a_capture_has_its_place() {
+    if !can_measure() {
+        return;
+    }
+    // 120 of IPv4, 60 of IPv6, 20 that must not go further, one that is no IP.
+    let mut frames: Vec<_> = (0..180).map(|number| frame(number, 64, number % 3 == 0)).collect();
+    frames.extend((0..20).map(|number| frame(number, 1, false)));
+    let mut arp = frame(1, 64, false);
+    arp[12..14].copy_from_slice(&[8, 6]);
+    frames.push(arp);
+    let path = written("mine.pcap", &pcap(&frames));
+    let targets = "--target none --target kernel --target fanq --target |fanq:--policy drop|";
+    let line = format!("load pcap |{}| --speed 4 {targets}", path.display());
+    let ended = bench("replayed", &line);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let lines = ended.stderr.lines().filter(|line| line.starts_with('{'));
+    let found: Vec<Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(found.len(), 4, "{}", ended.stderr);
+    for trial in &found {
+        let counts = ["offered", "unrouted", "unaccounted", "queue_drops", "device_drops"];
+        assert_eq!(counts.map(|place| count_of(trial, place)), [200, 20, 0, 0, 0], "{trial}");
+        let dropped = if trial["target"] == "fanq:--policy drop" { 180 } else { 0 };
+        assert_eq!(count_of(trial, "policy_drops"), dropped, "{trial}");
+        assert_eq!(count_of(trial, "delivered"), 180 - dropped, "{trial}");
+        let seconds = trial["seconds"].as_f64().unwrap();
+        assert!(seconds >= 0.0497, "199 ms of capture, four times as fast, took {seconds} s");
+    }
+}
+
+fn count_of(trial: &Value, place: &str) -> i64 {
+    trial["account"][place].as_i64().unwrap()
+}
+
+#[test]
+fn a_capture_is_measured_like_other_loads() {
+    if !can_measure() {
+        return;
+    }
+    let frames: Vec<_> = (0..100).map(|number| frame(number, 64, false)).collect();
+    let path = written("measured.pcap", &pcap(&frames));
+    let line =
+        format!("cpu --load |pcap:{}| --rounds 1 --packets 5000 --target fanq ", path.display());
+    let ended = bench("measured", &line);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let result = ended.result();
+    assert_eq!(result["load"]["capture"]["name"], "measured.pcap");
+    assert_eq!(result["load"]["capture"]["packets"], 100);
+    let trial = &ended.trials()[0];
+    assert_eq!(count(trial, "offered") % 5000, 0, "{trial}");
+    assert_eq!(trial["account"]["unaccounted"], 0, "{trial}");
+    let line = format!("latency --load |pcap:{}| --rate 1000 --target fanq ", path.display());
+    let refused = bench("no-delays", &line);
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("carry no times"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_broken_capture_is_named_with_its_record() {
+    if !can_measure() {
+        return;
+    }
+    let good = pcap(&[frame(1, 64, false), frame(2, 64, false)]);
+    for (name, bytes, said) in [
+        ("no.pcap", b"hello, world".to_vec(), "no.pcap: it is neither pcap nor pcapng"),
+        (
+            "cut.pcap",
+            good[..good.len() - 1].to_vec(),
+            "cut.pcap: record 2: the file ends within it",
+        ),
+        ("empty.pcap", pcap(&[]), "empty.pcap: it holds no IP packet"),
+    ] {
+        let path = written(name, &bytes);
+        let ended = bench(name, &format!("load pcap |{}| --target none ", path.display()));
+        assert_eq!(ended.code, 1, "{}", ended.stderr);
+        assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    }
+    let hook = format!("load pcap |{}| --hook input ", written("good.pcap", &good).display());
+    let refused = bench("input", &hook);
+    assert!(refused.stderr.contains("take --hook forward"), "{}", refused.stderr);
+}

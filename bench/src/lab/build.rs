@@ -26,10 +26,17 @@ pub(crate) fn build(shape: &Shape) -> anyhow::Result<Lab> {
     }
     let ipv6 = Path::new("/proc/sys/net/ipv6").exists();
     for &place in Place::all(shape.hook) {
-        place.visit(|| prepare(place, shape, ipv6))??;
+        let settings = plan::sysctls(place, shape.hook, ipv6);
+        place.visit(|| {
+            set(place, &settings)?;
+            run_line("ip link set lo up")
+        })??;
     }
     for (place, lines) in plan::batches(shape, ipv6) {
         configure(place, &lines)?;
+    }
+    for &place in Place::all(shape.hook) {
+        place.visit(|| set(place, &plan::late_sysctls(place, shape.hook, ipv6)))??;
     }
     let links = plan::links(shape);
     if shape.offloads == Offloads::Off {
@@ -53,14 +60,12 @@ pub(crate) fn find() -> anyhow::Result<Lab> {
     Lab::assemble(serde_json::from_str(&text).with_context(|| SHAPE_FILE.to_owned())?)
 }
 
-/// What devices made later inherit, and loopback.
-fn prepare(place: Place, shape: &Shape, ipv6: bool) -> anyhow::Result<()> {
-    for (name, value) in plan::sysctls(place, shape.hook, ipv6) {
+fn set(place: Place, settings: &[(&str, &str)]) -> anyhow::Result<()> {
+    for (name, value) in settings {
         let path = format!("/proc/sys/net/{name}");
         fs::write(&path, value)
             .with_context(|| format!("setting {path} in the {}'s namespace", place.name()))?;
     }
-    run_line("ip link set lo up")?;
     Ok(())
 }
 

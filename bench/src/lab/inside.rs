@@ -144,6 +144,21 @@ impl Lab {
         Ok(total)
     }
 
+    /// Packets that have come to the devices where the load goes, whatever they are, since the lab was built.
+    pub(crate) fn arrived_at_far_end(&self) -> anyhow::Result<u64> {
+        let path = "/proc/thread-self/net/dev";
+        let text = self.in_namespace(self.destination(), || fs::read_to_string(path))?;
+        let arrived = arrived_by_device(&text.context(path)?);
+        let far = plan::links(&self.shape).into_iter();
+        let far = far.filter(|link| link.other_place == self.destination());
+        far.map(|link| {
+            let device = link.other_device();
+            let known = arrived.get(&device).copied();
+            known.with_context(|| format!("{device} is gone from the lab"))
+        })
+        .sum()
+    }
+
     fn ensure_has(&self, place: Place) -> anyhow::Result<()> {
         if place == Place::Server && self.shape.hook == Hook::Input {
             anyhow::bail!("with the input hook the lab has no server: take client or engine");
@@ -192,6 +207,16 @@ fn drops_by_device(text: &str) -> BTreeMap<String, Drops> {
     text.lines().filter_map(parse).collect()
 }
 
+/// From /proc/net/dev: the second column are packets received.
+fn arrived_by_device(text: &str) -> BTreeMap<String, u64> {
+    let parse = |line: &str| {
+        let (name, numbers) = line.split_once(':')?;
+        let packets = numbers.split_ascii_whitespace().nth(1)?.parse().ok()?;
+        Some((name.trim().to_owned(), packets))
+    };
+    text.lines().filter_map(parse).collect()
+}
+
 fn with_index(mut pair: Pair) -> anyhow::Result<Pair> {
     use rustix::net::{AddressFamily, SocketType, netdevice, socket};
     let any = socket(AddressFamily::INET, SocketType::DGRAM, None).context("opening a socket")?;
@@ -221,5 +246,6 @@ mod tests {
         let drops = drops_by_device(text);
         assert_eq!(drops.len(), 1);
         assert_eq!(drops["engine0"], Drops { received: 4, sent: 12 });
+        assert_eq!(arrived_by_device(text)["engine0"], 2);
     }
 }

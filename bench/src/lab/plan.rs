@@ -195,12 +195,13 @@ fn create(link: &Link) -> String {
     )
 }
 
-/// One end of a link: its addresses and, by hand, its neighbour. Without ARP it joins no group and asks nobody.
+/// One end of a link: its addresses and, by hand, its neighbour. Without ARP it asks nobody, and without multicast it
+/// joins no group, which it would report.
 fn end(device: &str, link: &Link, [own, neighbour]: [u8; 2]) -> Vec<String> {
     let [engine_mac, other_mac] = link.macs();
     let mac = if own == 1 { other_mac } else { engine_mac };
     vec![
-        format!("link set {device} arp off"),
+        format!("link set {device} arp off multicast off"),
         format!("addr add {}/24 dev {device}", link.v4(own)),
         format!("addr add {}/64 dev {device} nodad", link.v6(own)),
         format!("link set {device} up"),
@@ -263,10 +264,20 @@ pub(crate) fn sysctls(place: Place, hook: Hook, ipv6: bool) -> Vec<(&'static str
     ];
     if (place, hook) == (Place::Engine, Hook::Forward) {
         settings.push(("ipv4/ip_forward", "1"));
-        settings.push(("ipv6/conf/all/forwarding", "1"));
     }
     settings.retain(|(path, _)| ipv6 || !path.starts_with("ipv6"));
     settings
+}
+
+/// Settings of the same kind for when the devices are there: what forwards IPv6 joins a group by each device that has
+/// multicast, as every device has when it is made (`net/ipv6/addrconf.c: ipv6_add_dev`).
+pub(crate) fn late_sysctls(
+    place: Place,
+    hook: Hook,
+    ipv6: bool,
+) -> Vec<(&'static str, &'static str)> {
+    let forwards = ipv6 && (place, hook) == (Place::Engine, Hook::Forward);
+    if forwards { vec![("ipv6/conf/all/forwarding", "1")] } else { Vec::new() }
 }
 
 /// Locally administered: the second-lowest bit of the first byte is set (IEEE 802).

@@ -5,7 +5,9 @@
 //!
 //! Invariant: senders are open-loop. They are pinned, and fill the queue of their CPU.
 
+pub(crate) mod capture;
 pub(crate) mod frame;
+pub(crate) mod replay;
 pub(crate) mod schedule;
 pub(crate) mod udp;
 pub(crate) mod xdp;

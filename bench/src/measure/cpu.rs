@@ -41,7 +41,8 @@ struct Measured {
 pub(crate) fn measure(session: &mut Session, question: CpuQuestion) -> anyhow::Result<()> {
     let targets: Vec<_> = session.targets.iter().filter(|t| t.is_program()).cloned().collect();
     ensure!(!targets.is_empty(), "CPU time needs a target that is a program");
-    let measured = if question.apart {
+    // A capture's packets cannot be told apart by port.
+    let measured = if question.apart || session.bench.capture.is_some() {
         apart(session, &targets, question)?
     } else {
         together(session, &targets, question)?
@@ -95,9 +96,9 @@ fn together(
         let target = &targets[index];
         let said = format!("cpu, round {} of {}", round + 1, question.rounds);
         if round % ROUNDS_A_LINE == 0 && index == 0 {
-            session.say(&said)
+            session.say(&said);
         } else {
-            session.say_often(&said)
+            session.say_often(&said);
         }
         let request = question.request(target, round, question.packets);
         for retry in (0..TRIES).rev() {

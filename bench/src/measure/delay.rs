@@ -1,5 +1,7 @@
 //! One-way delay at given rates, targets in turn.
 
+use anyhow::ensure;
+
 use super::session::Session;
 use super::turns::turns;
 use crate::result::{LatencyFinding, Trial};
@@ -23,6 +25,10 @@ pub(crate) fn measure(
     targets: &[Target],
     question: &DelayQuestion,
 ) -> anyhow::Result<()> {
+    ensure!(
+        session.bench.capture.is_none(),
+        "the packets of a capture carry no times, so their delays are not known; take --load xdp or udp"
+    );
     let mut trials: Vec<Vec<Trial>> = vec![Vec::new(); targets.len()];
     for (round, index) in turns(question.rounds, targets.len()) {
         let target = &targets[index];

@@ -1,15 +1,18 @@
 //! `fanq-bench load`: the load alone, through a lab with any target, or none: what it makes, and what arrives.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::ensure;
 use clap::Args;
 use serde::Serialize;
 
-use super::options::{MeasureOptions, rate};
+use super::options::{LoadSource, MeasureOptions, rate};
 use crate::lab::{Entered, enter};
+use crate::load::replay::Pace;
 use crate::result::Account;
 use crate::target::Target;
-use crate::trial::{Bench, Length, Request, rules};
+use crate::trial::{Bench, Length, Replay, Request, rules};
 
 /// Options of `fanq-bench load`.
 #[derive(Debug, Args)]
@@ -17,9 +20,16 @@ pub(crate) struct LoadArgs {
     /// Packets a second, all senders together [default: as fast as they go]
     #[arg(long, value_parser = rate)]
     rate: Option<f64>,
-    /// Packets of each sender
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
-    packets: u64,
+    /// Packets of each sender [default: 1000000, of a capture all once]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    packets: Option<u64>,
+    /// A capture at its own pace, but so many times as fast
+    #[arg(long, default_value = "1.0", value_parser = speed, conflicts_with = "rate")]
+    speed: f64,
+    /// A capture (pcap or pcapng, Ethernet or bare IP) instead of packets made for the purpose: the same as
+    /// --load pcap:FILE
+    #[arg(num_args = 2, value_names = ["pcap", "FILE"], conflicts_with = "source")]
+    replay: Vec<PathBuf>,
     #[command(flatten)]
     options: MeasureOptions,
 }
@@ -40,14 +50,26 @@ struct LoadResult<'a> {
 
 /// `fanq-bench load`
 pub(crate) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
+    let mut options = args.options.load.clone();
+    if let [what, file] = &args.replay[..] {
+        ensure!(what == Path::new("pcap"), "{}: there is `load pcap FILE`", what.display());
+        options.source = Some(LoadSource::Pcap(file.clone()));
+    }
     let lab = match enter(&args.options.lab)? {
         Entered::Outside(code) => return Ok(code),
         Entered::Inside(lab) => lab,
     };
-    let load = args.options.load.settle(&lab)?;
+    let mut load = options.settle(&lab)?;
+    let replay = options.capture(&mut load)?;
+    let replay = replay.map(|replay| Replay { pace: Pace::Own(args.speed), ..replay });
+    let length = match (args.packets, &replay) {
+        (Some(packets), _) => Length::Packets(packets),
+        (None, Some(_)) => Length::All,
+        (None, None) => Length::Packets(PACKETS),
+    };
     let service = args.options.service(&lab)?;
     rules::check(service.queues, &lab.shape.queue_cpus)?;
-    let bench = Bench::new(lab, load, service)?;
+    let bench = Bench::new(lab, load, service)?.replaying(replay)?;
     let targets: &[Target] = &args.options.targets;
     for (round, target) in targets.iter().enumerate() {
         let trial = bench.run(&Request {
@@ -55,7 +77,7 @@ pub(crate) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
             target,
             round,
             pps: args.rate,
-            length: Length::Packets(args.packets),
+            length,
             delays: false,
             on_queue_cpus: false,
         })?;
@@ -75,3 +97,12 @@ pub(crate) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// How many times as fast as captured.
+fn speed(text: &str) -> Result<f64, String> {
+    let speed: f64 = text.parse().map_err(|_| "how many times as fast".to_owned())?;
+    let allowed = (0.001..=1e6).contains(&speed);
+    if allowed { Ok(speed) } else { Err("0.001 to 1000000 times as fast".to_owned()) }
+}
+
+const PACKETS: u64 = 1_000_000;

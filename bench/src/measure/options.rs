@@ -2,15 +2,21 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use anyhow::ensure;
 use clap::Args;
 use fanq::QueueRange;
 
 use crate::lab::{Lab, LabOptions};
+use crate::load::capture::Capture;
 use crate::load::frame::Template;
-use crate::result::{Arrivals, Family, FlowChoice, FrameSize, LoadKind, LoadSetting};
+use crate::load::replay::Pace;
+use crate::result::{
+    Arrivals, CaptureSetting, Family, FlowChoice, FrameSize, LoadKind, LoadSetting,
+};
 use crate::target::{Service, Target};
+use crate::trial::Replay;
 
 /// Options of every measuring command.
 #[derive(Debug, Args)]
@@ -41,9 +47,10 @@ pub(crate) struct MeasureOptions {
 /// Options of the load.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LoadOptions {
-    /// What makes it [default: xdp, without root udp]
-    #[arg(long = "load", value_enum)]
-    pub(crate) kind: Option<LoadKind>,
+    /// What makes it: xdp, udp, or pcap:FILE, a capture (pcap or pcapng, Ethernet or bare IP) as fast as it goes or at
+    /// the rate of the trial, without delays [default: xdp, without root udp]
+    #[arg(long = "load", value_name = "xdp|udp|pcap:FILE")]
+    pub(crate) source: Option<LoadSource>,
     /// Bytes of a frame from the Ethernet header on, or imix (28 of 74, 16 of 570, 4 of 1518)
     #[arg(long, default_value = "106", value_name = "BYTES|imix", value_parser = frame_size)]
     pub(crate) frame: FrameSize,
@@ -64,8 +71,8 @@ pub(crate) struct LoadOptions {
 impl LoadOptions {
     /// Settles what was left open, and refuses what cannot be made.
     pub(crate) fn settle(&self, lab: &Lab) -> anyhow::Result<LoadSetting> {
-        let kind =
-            self.kind.unwrap_or(if lab.user_namespace { LoadKind::Udp } else { LoadKind::Xdp });
+        let default = if lab.user_namespace { LoadKind::Udp } else { LoadKind::Xdp };
+        let kind = self.source.as_ref().map_or(default, LoadSource::kind);
         ensure!(
             !(kind == LoadKind::Xdp && lab.user_namespace),
             "--load xdp loads a BPF program, which needs root; take --load udp"
@@ -88,7 +95,53 @@ impl LoadOptions {
             flow_choice: self.flow_choice,
             arrivals: self.arrivals,
             family: self.family,
+            capture: None,
         })
+    }
+
+    /// Reads the capture, if there is one to be replayed, and says in the setting what it is.
+    pub(crate) fn capture(&self, setting: &mut LoadSetting) -> anyhow::Result<Option<Replay>> {
+        let Some(LoadSource::Pcap(path)) = &self.source else { return Ok(None) };
+        let capture = Capture::read(path)?;
+        setting.capture = Some(CaptureSetting {
+            name: capture.name.clone(),
+            packets: capture.frames.len(),
+            bytes: capture.frames.iter().map(|frame| frame.bytes.len() as u64).sum(),
+            seconds: capture.span().as_secs_f64(),
+            left_out: capture.left_out,
+        });
+        Ok(Some(Replay { capture: Arc::new(capture), pace: Pace::Unpaced }))
+    }
+}
+
+/// Where a load's packets come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LoadSource {
+    Xdp,
+    Udp,
+    Pcap(PathBuf),
+}
+
+impl LoadSource {
+    fn kind(&self) -> LoadKind {
+        match self {
+            Self::Xdp => LoadKind::Xdp,
+            Self::Udp => LoadKind::Udp,
+            Self::Pcap(_) => LoadKind::Pcap,
+        }
+    }
+}
+
+impl FromStr for LoadSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':').unwrap_or((text, "")) {
+            ("xdp", "") => Ok(Self::Xdp),
+            ("udp", "") => Ok(Self::Udp),
+            ("pcap", file) if !file.is_empty() => Ok(Self::Pcap(file.into())),
+            _ => Err("xdp, udp, or pcap:FILE".to_owned()),
+        }
     }
 }
 
@@ -170,6 +223,10 @@ mod tests {
         assert_eq!(frame_size("1518"), Ok(FrameSize::Bytes(1518)));
         assert_eq!(arrivals("burst:64"), Ok(Arrivals::Burst(64)));
         assert_eq!(arrivals("poisson"), Ok(Arrivals::Poisson));
+        assert_eq!("pcap:a:b".parse(), Ok(LoadSource::Pcap("a:b".into())));
+        assert!(
+            ["", "pcap", "pcap:", "xdp:1", "tcp"].iter().all(|t| t.parse::<LoadSource>().is_err())
+        );
         for bad in ["", "burst", "burst:0", "burst:x", "even"] {
             assert!(arrivals(bad).is_err(), "{bad:?} was taken");
         }

@@ -47,7 +47,8 @@ impl Session {
         suite: &str,
     ) -> anyhow::Result<Self> {
         ensure_writable(&options.out)?;
-        let load = options.load.settle(&lab)?;
+        let mut load = options.load.settle(&lab)?;
+        let replay = options.load.capture(&mut load)?;
         let service = options.service(&lab)?;
         rules::check(service.queues, &lab.shape.queue_cpus)?;
         let setting = lab.setting(service.queues.to_string());
@@ -57,7 +58,7 @@ impl Session {
                 .context("handling signals")?;
         }
         lab.take_signals();
-        let bench = Bench::new(lab, load.clone(), service)?;
+        let bench = Bench::new(lab, load.clone(), service)?.replaying(replay)?;
         let described =
             targets.iter().map(|target| describe(&bench, target)).collect::<Result<_, _>>()?;
         let document = Document {

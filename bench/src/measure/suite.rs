@@ -107,7 +107,8 @@ fn all(session: &mut Session, scope: &Scope) -> anyhow::Result<()> {
     rates::search(session, &scope.plan)?;
     let targets = session.targets.clone();
     let loads = [(1000.0, "1000/s".to_owned())].into_iter().chain(half_of_slowest(session));
-    for (pps, load) in loads {
+    let has_times = session.bench.capture.is_none();
+    for (pps, load) in loads.filter(|_| has_times) {
         let (rounds, seconds) = (scope.delay_rounds, scope.delay_seconds);
         delay::measure(session, &targets, &DelayQuestion { pps, load, rounds, seconds })?;
     }

@@ -80,6 +80,7 @@ pub(crate) fn settings(lab: &LabSetting, load: &LoadSetting) -> Markup {
             dd { @match load.kind {
                 LoadKind::Xdp => "frames made in the kernel by a paced BPF program",
                 LoadKind::Udp => "UDP datagrams, sendmmsg",
+                LoadKind::Pcap => "the packets of a capture",
             } }
             dt { "Frames" }
             dd {

@@ -18,8 +18,8 @@ pub(crate) use finding::{
     Limit, Percentile, RateFinding, TcpFinding,
 };
 pub(crate) use setting::{
-    Arrivals, Family, FlowChoice, FrameSize, Hook, LabSetting, LoadKind, LoadSetting, Machine, Run,
-    TargetSetting, Topology,
+    Arrivals, CaptureSetting, Family, FlowChoice, FrameSize, Hook, LabSetting, LoadKind,
+    LoadSetting, Machine, Run, TargetSetting, Topology,
 };
 pub(crate) use trial::{Account, Bucket, CpuUse, QueueShare, Trial};
 

@@ -79,13 +79,15 @@ pub(crate) struct LabSetting {
 }
 
 /// What makes the load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum LoadKind {
     /// Frames made in the kernel by a paced BPF program.
     Xdp,
     /// `sendmmsg` of UDP datagrams.
     Udp,
+    /// The packets of a capture, from packet sockets.
+    Pcap,
 }
 
 /// Bytes of a frame, from the Ethernet header on.
@@ -137,6 +139,23 @@ pub(crate) struct LoadSetting {
     pub(crate) flow_choice: FlowChoice,
     pub(crate) arrivals: Arrivals,
     pub(crate) family: Family,
+    /// Of a load of kind `pcap`, to which the fields between do not apply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) capture: Option<CaptureSetting>,
+}
+
+/// A capture that was replayed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct CaptureSetting {
+    /// The file's own name.
+    pub(crate) name: String,
+    pub(crate) packets: usize,
+    /// From the Ethernet headers on.
+    pub(crate) bytes: u64,
+    /// From the first packet to the last, as captured.
+    pub(crate) seconds: f64,
+    /// Records that were no IP.
+    pub(crate) left_out: usize,
 }
 
 /// A program that serves the queues.

@@ -57,6 +57,9 @@ pub(crate) struct Account {
     pub(crate) flushed: u64,
     /// Lost by the interfaces or the backlog before the rule.
     pub(crate) device_drops: u64,
+    /// Captures only: packets that the engine's namespace did not forward, so that they came to no rule.
+    #[serde(default)]
+    pub(crate) unrouted: u64,
     /// Lost by the sink's own socket.
     pub(crate) sink_drops: u64,
     /// What is left over.

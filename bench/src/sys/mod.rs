@@ -4,6 +4,7 @@
 
 mod assembler;
 mod bpf;
+mod packet;
 mod socket;
 
 pub(crate) use assembler::Instruction;
@@ -12,4 +13,5 @@ pub(crate) use bpf::{
     KTIME_GET_NS, Program, ProgramKind, SKB_LOAD_BYTES, SharedBytes, XDP_ADJUST_TAIL, XDP_DROP,
     XDP_PASS,
 };
+pub(crate) use packet::FrameSocket;
 pub(crate) use socket::{INTERRUPTION, SendBatch, accept_no_checksum, interrupt};

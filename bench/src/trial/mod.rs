@@ -10,18 +10,21 @@
 
 mod pass;
 mod passage;
+mod replay;
 pub(crate) mod rules;
 mod stream;
 mod together;
 
 use std::sync::Arc;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use fanq::{CpuId, KernelTable};
 
 use crate::lab::{Lab, Place};
 use crate::load::Sender;
+use crate::load::capture::Capture;
 use crate::load::frame::{Path, Template};
+use crate::load::replay::{Pace, Score};
 use crate::load::schedule::{Pattern, Schedule};
 use crate::load::udp::UdpSender;
 use crate::load::xdp::{PACKETS_MAX, XdpSender};
@@ -55,6 +58,8 @@ pub(crate) enum Length {
     Seconds(f64),
     /// From each sender.
     Packets(u64),
+    /// A capture once; of other loads as many packets as a sender can make.
+    All,
 }
 
 /// Where trials take place.
@@ -63,7 +68,16 @@ pub(crate) struct Bench {
     pub(crate) lab: Lab,
     pub(crate) load: LoadSetting,
     pub(crate) service: Service,
+    /// What is replayed instead of packets made for the purpose.
+    pub(crate) capture: Option<Replay>,
     table: KernelTable,
+}
+
+/// A capture and, where a request asks for no rate, its pace.
+#[derive(Debug, Clone)]
+pub(crate) struct Replay {
+    pub(crate) capture: Arc<Capture>,
+    pub(crate) pace: Pace,
 }
 
 impl Bench {
@@ -71,7 +85,29 @@ impl Bench {
         let table = KernelTable::open().context(
             "reading /proc/net/netfilter/nfnetlink_queue, which only root's own namespaces show",
         )?;
-        Ok(Self { lab, load, service, table })
+        Ok(Self { lab, load, service, capture: None, table })
+    }
+
+    /// Replays a capture in all trials.
+    pub(crate) fn replaying(mut self, replay: Option<Replay>) -> anyhow::Result<Self> {
+        if replay.is_some() {
+            self.forward_anything()?;
+        }
+        self.capture = replay;
+        Ok(self)
+    }
+
+    /// What a request comes to where a capture is replayed.
+    fn score(&self, request: &Request<'_>) -> Option<Score> {
+        let Replay { capture, pace } = self.capture.clone()?;
+        let pace = request.pps.map_or(pace, Pace::PerSecond);
+        let senders = self.lab.pairs.len() as u64;
+        let total = match request.length {
+            Length::All => capture.frames.len() as u64,
+            Length::Packets(packets) => packets * senders,
+            Length::Seconds(_) => packets_of(request.length, request.pps),
+        };
+        Some(Score { capture, pace, total: total.min(PACKETS_MAX as u64 * senders) })
     }
 
     /// The rules that lead to a target, put in place.
@@ -91,12 +127,21 @@ impl Bench {
         } else {
             Action::Nothing
         };
+        if self.capture.is_some() && protocol == "udp" {
+            let mut commands = Vec::new();
+            for family in [Family::Ipv4, Family::Ipv6] {
+                let selection = Selection { family, protocol: None, ..self.selection(protocol) };
+                commands.extend(Rules::install(selection, &[(None, action)])?.commands);
+            }
+            return Ok(Rules { commands });
+        }
         Rules::install(self.selection(protocol), &[(None, action)])
             .context("installing the lab's rules")
     }
 
     fn selection(&self, protocol: &'static str) -> Selection {
-        Selection { hook: self.lab.shape.hook, family: self.load.family, protocol }
+        let (hook, family) = (self.lab.shape.hook, self.load.family);
+        Selection { hook, family, protocol: Some(protocol) }
     }
 
     /// Starts a target, if it is a program.
@@ -169,6 +214,7 @@ impl Bench {
                         let sender = XdpSender::new(cpu, interface, template, schedule, packets)?;
                         Ok(Sender::Xdp(if alone { sender.alone() } else { sender }))
                     }
+                    LoadKind::Pcap => bail!("a capture is not made up"),
                     LoadKind::Udp => self.lab.in_namespace(Place::Client, || {
                         UdpSender::new(cpu, index, template, schedule, packets).map(Sender::Udp)
                     })?,
@@ -204,7 +250,7 @@ fn packets_of(length: Length, pps: Option<f64>) -> u64 {
             reason = "a bounded rate for a bounded time"
         )]
         (Length::Seconds(seconds), Some(pps)) => (seconds * pps).ceil() as u64,
-        (Length::Seconds(_), None) => PACKETS_MAX as u64,
+        (Length::Seconds(_), None) | (Length::All, _) => PACKETS_MAX as u64,
     }
 }
 
@@ -253,6 +299,7 @@ impl Account {
             + self.socket_drops
             + self.flushed
             + self.device_drops
+            + self.unrouted
             + self.sink_drops;
         self.offered.cast_signed() - placed.cast_signed()
     }

@@ -55,8 +55,8 @@ impl FromStr for Mark {
 pub(crate) struct Selection {
     pub(crate) hook: Hook,
     pub(crate) family: Family,
-    /// `udp` or `tcp`.
-    pub(crate) protocol: &'static str,
+    /// `udp`, `tcp`, or all.
+    pub(crate) protocol: Option<&'static str>,
 }
 
 /// Rules in place, as the commands that made them.
@@ -133,9 +133,9 @@ fn iptables(selection: Selection, port: Option<u16>, action: Action) -> Vec<Stri
         _ => Vec::new(),
     };
     let (program, chain) = (program(selection), chain(selection));
-    let protocol = selection.protocol;
+    let protocol = selection.protocol.map_or_else(String::new, |name| format!(" -p {name}"));
     let port = port.map_or_else(String::new, |port| format!(" --dport {port}"));
-    let matched = format!("-i engine+ -p {protocol}{port}");
+    let matched = format!("-i engine+{protocol}{port}");
     let rules = bypass.into_iter().chain([format!("-j {target}")]);
     rules.map(|rule| format!("{program} -w -t mangle -A {chain} {matched} {rule}")).collect()
 }
@@ -175,13 +175,13 @@ fn nft(selection: Selection, actions: &[(Option<u16>, Action)]) -> Vec<String> {
         ),
         format!("nft flush chain {family} bench load"),
     ];
-    let protocol = selection.protocol;
+    let name = selection.protocol.unwrap_or_default();
+    let protocol =
+        selection.protocol.map_or_else(String::new, |name| format!(" meta l4proto {name}"));
     for (port, action) in actions {
-        let port = port.map_or_else(String::new, |port| format!(" {protocol} dport {port}"));
+        let port = port.map_or_else(String::new, |port| format!(" {name} dport {port}"));
         commands.extend(statements(*action).into_iter().map(|statement| {
-            format!(
-                "nft add rule {family} bench load iifname engine* meta l4proto {protocol}{port} {statement}"
-            )
+            format!("nft add rule {family} bench load iifname engine*{protocol}{port} {statement}")
         }));
     }
     commands
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     fn selection(hook: Hook, family: Family) -> Selection {
-        Selection { hook, family, protocol: "udp" }
+        Selection { hook, family, protocol: Some("udp") }
     }
 
     #[test]
@@ -248,6 +248,14 @@ mod tests {
         let queue = Action::Queue { queues: one, bypass: None };
         let lines = iptables(selection(Hook::Input, Family::Ipv6), None, queue);
         assert!(lines[0].starts_with("ip6tables") && lines[0].ends_with("NFQUEUE --queue-num 5"));
+    }
+
+    #[test]
+    fn a_capture_is_taken_whatever_it_holds() {
+        let all = Selection { protocol: None, ..selection(Hook::Forward, Family::Ipv6) };
+        let lines = iptables(all, None, Action::Accept);
+        assert_eq!(lines[0], "ip6tables -w -t mangle -A FORWARD -i engine+ -j ACCEPT");
+        assert!(nft(all, &[(None, Action::Accept)])[3].ends_with("engine* counter accept"));
     }
 
     #[test]

@@ -92,10 +92,9 @@ impl Strand {
 
 /// Gives what a target dropped by its own verdict to the accounts that lack packets, if the sums agree.
 pub(crate) fn share_policy_drops(accounts: &mut [&mut Account], dropped: u64) {
-    let lacking = |account: &&mut Account| account.remainder();
-    let all_lack = accounts.iter().all(|account| lacking(&account) >= 0);
+    let all_lack = accounts.iter().all(|account| account.remainder() >= 0);
     if all_lack
-        && accounts.iter().map(|account| lacking(&account)).sum::<i64>() == dropped.cast_signed()
+        && accounts.iter().map(|account| account.remainder()).sum::<i64>() == dropped.cast_signed()
     {
         for account in accounts {
             account.policy_drops += account.remainder().cast_unsigned();

@@ -5,7 +5,7 @@
 //! Without a Chromium on the PATH it prints SKIPPED, or fails if CI is set. With `FANQ_REPORT_DIR=FOLDER` the page,
 //! its charts and screenshots stay there, for the eye.
 
-#[expect(dead_code, reason = "the program uses all of it, this test but the types")]
+#[expect(dead_code, unused_imports, reason = "the program uses all of it, this test but the types")]
 #[path = "../../src/result/mod.rs"]
 mod result;
 #[path = "../../src/report/sample.rs"]

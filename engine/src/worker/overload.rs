@@ -7,10 +7,10 @@
 //!     packets | (if `copy_range` is set)    | their messages are discarded, and counted as shed
 //! ```
 //!
-//! Invariant: what is shed is exactly what was queued when the kernel's row was read: the verdict goes up to the last id
-//! given then, so packets that come later are seen as ever. It deliberately looks only after several full batches in a
-//! row: a worker that keeps up pays one comparison a turn. An engine that defers packets does not shed: a batch verdict
-//! would cover packets that others are deciding.
+//! Invariant: what is shed is exactly what was queued when the kernel's row was read: the verdict goes up to the last
+//! id given then, so packets that come later are seen as ever. It deliberately looks only after several full batches
+//! in a row: a worker that keeps up pays one comparison a turn. An engine that defers packets does not shed: a batch
+//! verdict would cover packets that others are deciding.
 
 use super::{Desk, Worker, send};
 use crate::inspect::{Inspector, Place};

@@ -1,5 +1,5 @@
-//! Goal: under load exactly what was queued is shed, and packets are copied whole again afterwards. Method: the simulated
-//! kernel lets its queue grow to a depth in one step.
+//! Goal: under load exactly what was queued is shed, and packets are copied whole again afterwards. Method: the
+//! simulated kernel lets its queue grow to a depth in one step.
 
 use super::*;
 use crate::nfq::CopyRange;
