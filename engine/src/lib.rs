@@ -77,6 +77,11 @@ pub use worker::WorkerError;
 #[doc = include_str!("../../docs/WRITING_AN_INSPECTOR.md")]
 struct WritingAnInspector;
 
+/// The page's examples must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/DEFERRAL.md")]
+struct DeferralPage;
+
 /// The README's example must compile.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

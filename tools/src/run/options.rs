@@ -77,8 +77,8 @@ struct Settings {
     /// Write statistics to it every so many seconds [default: never]
     #[arg(long, value_name = "SECONDS")]
     eve_stats: Option<f64>,
-    /// Where accepted packets go: accept, repeat:MARK[/MASK] (back to the rules, which want --repeat-mark), or
-    /// route:QUEUE[,bypass][,mark=MARK[/MASK]] (to another queue) [default: accept]
+    /// Where accepted packets go: accept, repeat:MARK/MASK (back to the rules, which want --repeat-mark), or
+    /// route:QUEUE (to another queue; also route:QUEUE,bypass,mark=MARK/MASK) [default: accept]
     #[arg(long, value_name = "MODE")]
     mode: Option<Text<Mode>>,
     /// Bypass a flow once a worker has seen so many of its packets: later ones do not come to the queue. Needs
