@@ -62,14 +62,6 @@ fn queued(queue: u16) -> u32 {
     KernelTable::open().unwrap().row(queue).unwrap().unwrap().id_sequence
 }
 
-struct DropAll;
-
-impl Inspector for DropAll {
-    fn inspect(&mut self, _packet: &mut Packet<'_>) -> Verdict {
-        Verdict::DROP
-    }
-}
-
 #[test]
 fn accept_all() {
     let lab = Lab::new(50, "INPUT");
