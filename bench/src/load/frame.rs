@@ -159,6 +159,22 @@ impl Template {
     }
 }
 
+impl Template {
+    /// A slot's whole frame with this stamp.
+    pub(crate) fn frame(&self, slot: Slot, stamp: Stamp) -> Vec<u8> {
+        let (at, changes) = (self.offsets(), self.changes(slot));
+        let mut frame = self.bytes[..usize::from(changes.frame_bytes)].to_vec();
+        frame[at.ip_length..][..2].copy_from_slice(&changes.ip_length);
+        if let Some(checksum) = at.ip_checksum {
+            frame[checksum..][..2].copy_from_slice(&changes.ip_checksum);
+        }
+        frame[at.destination..][..4].copy_from_slice(&changes.destination);
+        frame[at.udp_length..][..2].copy_from_slice(&changes.udp_length);
+        stamp.write(&mut frame[at.stamp..]);
+        frame
+    }
+}
+
 impl Path {
     pub(crate) fn family(&self) -> Family {
         if self.destination.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
@@ -207,19 +223,6 @@ mod tests {
     use super::*;
     use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
-    fn apply(template: &Template, changes: &Changes) -> Vec<u8> {
-        let at = template.offsets();
-        let mut frame = template.bytes().to_vec();
-        frame.truncate(usize::from(changes.frame_bytes));
-        frame[at.ip_length..][..2].copy_from_slice(&changes.ip_length);
-        if let Some(checksum) = at.ip_checksum {
-            frame[checksum..][..2].copy_from_slice(&changes.ip_checksum);
-        }
-        frame[at.destination..][..4].copy_from_slice(&changes.destination);
-        frame[at.udp_length..][..2].copy_from_slice(&changes.udp_length);
-        frame
-    }
-
     #[test]
     fn every_slots_frame_is_well_formed() {
         let paths = [("10.77.0.2", "10.112.0.0", 74), ("fd77::2", "fd97::", 94)];
@@ -233,8 +236,8 @@ mod tests {
             };
             let template = Template::new(path, FrameSize::Imix, 3, 1).unwrap();
             for (flow, frame_bytes) in [(0, least), (1, 570), (0x1_0005, 1518)] {
-                let changes = template.changes(Slot { gap_ns: 0, flow, frame_bytes });
-                let frame = apply(&template, &changes);
+                let stamp = Stamp { flow, sequence: 0, sent_ns: 0, cpu: 3, sender: 1 };
+                let frame = template.frame(Slot { gap_ns: 0, flow, frame_bytes }, stamp);
                 let sliced = SlicedPacket::from_ethernet(&frame).unwrap();
                 match sliced.net.unwrap() {
                     NetSlice::Ipv4(ip) => {

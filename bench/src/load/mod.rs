@@ -6,6 +6,7 @@
 //! Invariant: senders are open-loop. They are pinned, and fill the queue of their CPU.
 
 pub(crate) mod capture;
+pub(crate) mod fragments;
 pub(crate) mod frame;
 pub(crate) mod replay;
 pub(crate) mod schedule;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use anyhow::bail;
 use fanq::Timestamp;
 
+use fragments::FragmentSender;
 use schedule::Schedule;
 use udp::UdpSender;
 use xdp::{SenderHandle, XdpSender};
@@ -30,6 +32,8 @@ pub(crate) struct SentLog {
     pub(crate) schedule: Arc<Schedule>,
     /// When each packet was sent, by `CLOCK_MONOTONIC`, in nanoseconds.
     pub(crate) times: Vec<u64>,
+    /// The share of datagrams that went as two packets.
+    pub(crate) fragments: f64,
 }
 
 impl SentLog {
@@ -41,6 +45,11 @@ impl SentLog {
             self.times[sequence]
         }
     }
+
+    /// How many packets a datagram was.
+    pub(crate) fn packets(&self, sequence: usize) -> u64 {
+        1 + u64::from(fragments::is_fragmented(self.fragments, sequence as u64))
+    }
 }
 
 /// One CPU's load, of either kind.
@@ -48,14 +57,24 @@ impl SentLog {
 pub(crate) enum Sender {
     Xdp(XdpSender),
     Udp(UdpSender),
+    Fragments(FragmentSender),
 }
 
 impl Sender {
-    /// How many packets it is to send.
+    /// How many datagrams it is to send.
     pub(crate) fn total(&self) -> u64 {
         match self {
             Self::Xdp(sender) => sender.total(),
             Self::Udp(sender) => sender.total(),
+            Self::Fragments(sender) => sender.total(),
+        }
+    }
+
+    /// How many packets these are.
+    pub(crate) fn packets(&self) -> u64 {
+        match self {
+            Self::Fragments(sender) => sender.packets(),
+            Self::Xdp(_) | Self::Udp(_) => self.total(),
         }
     }
 }
@@ -74,6 +93,7 @@ pub(crate) fn send(senders: &[Sender]) -> anyhow::Result<Vec<SentLog>> {
                 scope.spawn(move || match sender {
                     Sender::Xdp(sender) => sender.run(handle),
                     Sender::Udp(sender) => sender.run(),
+                    Sender::Fragments(sender) => sender.run(),
                 })
             })
             .collect();

@@ -83,7 +83,8 @@ impl UdpSender {
             }
             batch.send(&self.socket).context("sending load")?;
         }
-        Ok(SentLog { start, schedule: Arc::clone(&self.schedule), times })
+        let schedule = Arc::clone(&self.schedule);
+        Ok(SentLog { start, schedule, times, fragments: 0.0 })
     }
 
     fn is_due(&self, sequence: u64, start: Timestamp, now: Timestamp) -> bool {

@@ -120,7 +120,8 @@ impl XdpSender {
         let State { start, sent, .. } = self.state()?;
         let mut times = u64s(&self.sent_at.read()?);
         times.truncate(usize::try_from(sent)?);
-        Ok(SentLog { start, schedule: Arc::clone(&self.schedule), times })
+        let schedule = Arc::clone(&self.schedule);
+        Ok(SentLog { start, schedule, times, fragments: 0.0 })
     }
 
     /// Nothing that is measured runs on the sender's CPU: it may take it whole.

@@ -41,9 +41,10 @@ struct Measured {
 pub(crate) fn measure(session: &mut Session, question: CpuQuestion) -> anyhow::Result<()> {
     let targets: Vec<_> = session.targets.iter().filter(|t| t.is_program()).cloned().collect();
     ensure!(!targets.is_empty(), "CPU time needs a target that is a program");
-    // A capture's packets cannot be told apart by port.
-    let measured = if question.apart || session.bench.capture.is_some() {
-        apart(session, &targets, question)?
+    // Neither a capture's packets nor fragments can be told apart by port.
+    let apart = question.apart || session.bench.capture.is_some() || session.bench.has_fragments();
+    let measured = if apart {
+        alone(session, &targets, question)?
     } else {
         together(session, &targets, question)?
     };
@@ -69,7 +70,7 @@ pub(crate) fn measure(session: &mut Session, question: CpuQuestion) -> anyhow::R
 }
 
 /// Each target alone, started for each trial.
-fn apart(
+fn alone(
     session: &mut Session,
     targets: &[Target],
     question: CpuQuestion,
@@ -140,7 +141,7 @@ fn settle(trials: &mut [Trial], kept: &[Kept], dropped: u64) {
     let mut accounts: Vec<&mut Account> = own.map(|(_, trial)| &mut trial.account).collect();
     share_policy_drops(&mut accounts, dropped);
     for kept in kept {
-        judge(&mut trials[kept.index], kept.wanted);
+        judge(&mut trials[kept.index], kept.wanted, false);
     }
 }
 

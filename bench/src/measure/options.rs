@@ -66,6 +66,9 @@ pub(crate) struct LoadOptions {
     /// Address family
     #[arg(long, value_enum, default_value_t = Family::Ipv4)]
     pub(crate) family: Family,
+    /// The share of datagrams that go as two IP fragments each, 0 to 1; with --load udp
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
+    pub(crate) fragments: f64,
 }
 
 impl LoadOptions {
@@ -76,6 +79,11 @@ impl LoadOptions {
         ensure!(
             !(kind == LoadKind::Xdp && lab.user_namespace),
             "--load xdp loads a BPF program, which needs root; take --load udp"
+        );
+        ensure!(
+            self.fragments == 0.0 || kind == LoadKind::Udp,
+            "--fragments {}: only datagrams from a socket are cut; take --load udp",
+            self.fragments
         );
         let least = Template::least_bytes(self.family);
         if let FrameSize::Bytes(bytes) = self.frame {
@@ -95,6 +103,7 @@ impl LoadOptions {
             flow_choice: self.flow_choice,
             arrivals: self.arrivals,
             family: self.family,
+            fragments: self.fragments,
             capture: None,
         })
     }
@@ -105,10 +114,10 @@ impl LoadOptions {
         let capture = Capture::read(path)?;
         setting.capture = Some(CaptureSetting {
             name: capture.name.clone(),
-            packets: capture.frames.len(),
+            packets: capture.frames.len() as u64,
             bytes: capture.frames.iter().map(|frame| frame.bytes.len() as u64).sum(),
             seconds: capture.span().as_secs_f64(),
-            left_out: capture.left_out,
+            left_out: capture.left_out as u64,
         });
         Ok(Some(Replay { capture: Arc::new(capture), pace: Pace::Unpaced }))
     }
@@ -189,6 +198,12 @@ pub(crate) fn times(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A share of all.
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| "a share".to_owned())?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("a share from 0 to 1".to_owned()) }
+}
+
 fn frame_size(text: &str) -> Result<FrameSize, String> {
     match text {
         "imix" => Ok(FrameSize::Imix),
@@ -233,6 +248,8 @@ mod tests {
         assert!(rate("0").is_err() && rate("nan").is_err() && rate("fast").is_err());
         assert_eq!(rate("1e6"), Ok(1e6));
         assert!(seconds("0").is_err() && seconds("inf").is_err() && seconds("-1").is_err());
+        assert!(share("1.1").is_err() && share("nan").is_err() && share("-0.1").is_err());
+        assert_eq!(share("0.25"), Ok(0.25));
         assert!(times("0").is_err() && times("1").is_ok());
         assert!(frame_size("70000").is_err() && frame_size("large").is_err());
     }

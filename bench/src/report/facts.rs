@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::number::{MISSING, count, real, three};
+use super::number::{MISSING, count, percent, real, three};
 use crate::result::{
     Arrivals, Document, Family, FlowChoice, FrameSize, Hook, LabSetting, LoadKind, LoadSetting,
     Machine, TargetSetting, Topology,
@@ -77,34 +77,45 @@ pub(crate) fn settings(lab: &LabSetting, load: &LoadSetting) -> Markup {
             dt { "Rights" }
             dd { (if lab.user_namespace { "none: a user namespace" } else { "root" }) }
             dt { "Load" }
-            dd { @match load.kind {
-                LoadKind::Xdp => "frames made in the kernel by a paced BPF program",
-                LoadKind::Udp => "UDP datagrams, sendmmsg",
-                LoadKind::Pcap => "the packets of a capture",
-            } }
-            dt { "Frames" }
             dd {
-                @match load.frame {
-                    FrameSize::Bytes(bytes) => { (count(bytes)) " bytes" }
-                    FrameSize::Imix => "IMIX: 28 of 74, 16 of 570 and 4 of 1518 bytes",
+                @match load.kind {
+                    LoadKind::Xdp => "frames made in the kernel by a paced BPF program",
+                    LoadKind::Udp => "UDP datagrams, sendmmsg",
+                    LoadKind::Pcap => "the packets of a capture",
                 }
-                @match load.family { Family::Ipv4 => ", IPv4", Family::Ipv6 => ", IPv6" }
+                @if load.fragments > 0.0 { ", " (percent(load.fragments)) " of them as two IP fragments" }
+                @if let Some(capture) = &load.capture { ": " (capture.name) ", " (count(capture.packets)) " packets" }
             }
-            dt { "Flows" }
-            dd {
-                (count(load.flows)) " from each sender, "
-                @match load.flow_choice {
-                    FlowChoice::Uniform => "each as often as any other",
-                    FlowChoice::Zipf => "the n-th as often as 1/n says",
-                }
-            }
-            dt { "Arrivals" }
-            dd { @match load.arrivals {
-                Arrivals::Constant => "at equal distances",
-                Arrivals::Poisson => "at random (Poisson)",
-                Arrivals::Burst(size) => { "in bursts of " (count(size)) }
-            } }
+            @if load.capture.is_none() { (made_up(load)) }
         }
+    }
+}
+
+/// What a load is like that was made for the purpose.
+fn made_up(load: &LoadSetting) -> Markup {
+    html! {
+        dt { "Frames" }
+        dd {
+            @match load.frame {
+                FrameSize::Bytes(bytes) => { (count(bytes)) " bytes" }
+                FrameSize::Imix => "IMIX: 28 of 74, 16 of 570 and 4 of 1518 bytes",
+            }
+            @match load.family { Family::Ipv4 => ", IPv4", Family::Ipv6 => ", IPv6" }
+        }
+        dt { "Flows" }
+        dd {
+            (count(load.flows)) " from each sender, "
+            @match load.flow_choice {
+                FlowChoice::Uniform => "each as often as any other",
+                FlowChoice::Zipf => "the n-th as often as 1/n says",
+            }
+        }
+        dt { "Arrivals" }
+        dd { @match load.arrivals {
+            Arrivals::Constant => "at equal distances",
+            Arrivals::Poisson => "at random (Poisson)",
+            Arrivals::Burst(size) => { "in bursts of " (count(size)) }
+        } }
     }
 }
 

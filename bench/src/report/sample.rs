@@ -132,6 +132,7 @@ pub(crate) fn empty() -> Document {
             flow_choice: FlowChoice::Uniform,
             arrivals: Arrivals::Constant,
             family: Family::Ipv4,
+            fragments: 0.0,
             capture: None,
         },
         targets: Vec::new(),

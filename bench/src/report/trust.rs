@@ -24,6 +24,8 @@ struct Sums {
     socket_drops: i128,
     flushed: i128,
     device_drops: i128,
+    /// Not forwarded, or a fragment without the rest.
+    unusable: i128,
     sink_drops: i128,
     /// Without signs, so that one trial does not hide what another lacks.
     unaccounted: i128,
@@ -204,6 +206,7 @@ fn account_table(trials: &[Trial], lineup: &Lineup<'_>) -> Table {
         "Socket full",
         "Flushed",
         "Devices",
+        "Unrouted, incomplete",
         "Sink",
         "Unaccounted",
         "Twice",
@@ -233,6 +236,7 @@ impl Sums {
         self.socket_drops += i128::from(account.socket_drops);
         self.flushed += i128::from(account.flushed);
         self.device_drops += i128::from(account.device_drops);
+        self.unusable += i128::from(account.unrouted) + i128::from(account.incomplete);
         self.sink_drops += i128::from(account.sink_drops);
         self.unaccounted += i128::from(account.unaccounted.unsigned_abs());
         self.duplicates += i128::from(account.duplicates);
@@ -248,6 +252,7 @@ impl Sums {
             self.socket_drops,
             self.flushed,
             self.device_drops,
+            self.unusable,
             self.sink_drops,
             self.unaccounted,
             self.duplicates,

@@ -139,6 +139,9 @@ pub(crate) struct LoadSetting {
     pub(crate) flow_choice: FlowChoice,
     pub(crate) arrivals: Arrivals,
     pub(crate) family: Family,
+    /// The share of datagrams that go as two IP fragments each.
+    #[serde(default)]
+    pub(crate) fragments: f64,
     /// Of a load of kind `pcap`, to which the fields between do not apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) capture: Option<CaptureSetting>,
@@ -149,13 +152,13 @@ pub(crate) struct LoadSetting {
 pub(crate) struct CaptureSetting {
     /// The file's own name.
     pub(crate) name: String,
-    pub(crate) packets: usize,
+    pub(crate) packets: u64,
     /// From the Ethernet headers on.
     pub(crate) bytes: u64,
     /// From the first packet to the last, as captured.
     pub(crate) seconds: f64,
     /// Records that were no IP.
-    pub(crate) left_out: usize,
+    pub(crate) left_out: u64,
 }
 
 /// A program that serves the queues.

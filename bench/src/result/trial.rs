@@ -60,6 +60,9 @@ pub(crate) struct Account {
     /// Captures only: packets that the engine's namespace did not forward, so that they came to no rule.
     #[serde(default)]
     pub(crate) unrouted: u64,
+    /// Loads with fragments only: packets that arrived beside one that is lost, so that their datagram did not.
+    #[serde(default)]
+    pub(crate) incomplete: u64,
     /// Lost by the sink's own socket.
     pub(crate) sink_drops: u64,
     /// What is left over.

@@ -23,6 +23,7 @@ use fanq::{CpuId, KernelTable};
 use crate::lab::{Lab, Place};
 use crate::load::Sender;
 use crate::load::capture::Capture;
+use crate::load::fragments::FragmentSender;
 use crate::load::frame::{Path, Template};
 use crate::load::replay::{Pace, Score};
 use crate::load::schedule::{Pattern, Schedule};
@@ -32,6 +33,7 @@ use crate::result::{Account, CpuUse, Family, LoadKind, LoadSetting, Topology, Tr
 use crate::target::{Running, Service, Target, account};
 
 use pass::{Passed, Way};
+use replay::interface_index;
 use rules::{Action, Rules, Selection};
 pub(crate) use stream::Traffic;
 pub(crate) use together::share_policy_drops;
@@ -85,7 +87,21 @@ impl Bench {
         let table = KernelTable::open().context(
             "reading /proc/net/netfilter/nfnetlink_queue, which only root's own namespaces show",
         )?;
-        Ok(Self { lab, load, service, capture: None, table })
+        let bench = Self { lab, load, service, capture: None, table };
+        if bench.has_fragments() {
+            bench.forget_lone_fragments()?;
+        }
+        Ok(bench)
+    }
+
+    /// Has the far end give up after a second on a datagram whose other fragment was lost, and room for many of them.
+    fn forget_lone_fragments(&self) -> anyhow::Result<()> {
+        self.lab.in_namespace(self.lab.destination(), || {
+            for (name, value) in FRAGMENT_SYSCTLS {
+                // In a user namespace they may not be set; then the kernel's own values hold.
+                let _ = std::fs::write(format!("/proc/sys/net/{name}"), value);
+            }
+        })
     }
 
     /// Replays a capture in all trials.
@@ -163,8 +179,12 @@ impl Bench {
         if let Some(running) = running {
             (trial.cpu, trial.account.policy_drops) = account_of(running, ns, answered)?;
         }
-        judge(&mut trial, wanted);
+        judge(&mut trial, wanted, self.has_fragments());
         Ok(trial)
+    }
+
+    pub(crate) fn has_fragments(&self) -> bool {
+        self.load.fragments > 0.0
     }
 
     fn with_bpf(&self) -> bool {
@@ -216,7 +236,14 @@ impl Bench {
                     }
                     LoadKind::Pcap => bail!("a capture is not made up"),
                     LoadKind::Udp => self.lab.in_namespace(Place::Client, || {
-                        UdpSender::new(cpu, index, template, schedule, packets).map(Sender::Udp)
+                        if !self.has_fragments() {
+                            let sender = UdpSender::new(cpu, index, template, schedule, packets)?;
+                            return Ok(Sender::Udp(sender));
+                        }
+                        let device = interface_index(&format!("client{}", pair.number))?;
+                        let (who, cut) = ((cpu, index), self.load.fragments);
+                        FragmentSender::new(who, device, template, schedule, cut, packets)
+                            .map(Sender::Fragments)
                     })?,
                 }
             })
@@ -255,7 +282,10 @@ fn packets_of(length: Length, pps: Option<f64>) -> u64 {
 }
 
 /// Closes a trial's account, of so many packets that were to be sent, and says whether it counts.
-pub(crate) fn judge(trial: &mut Trial, wanted: u64) {
+pub(crate) fn judge(trial: &mut Trial, wanted: u64, has_fragments: bool) {
+    if has_fragments {
+        trial.account.close_fragments();
+    }
     trial.account.unaccounted = trial.account.remainder();
     trial.void = why_void(trial, wanted);
 }
@@ -291,16 +321,28 @@ pub(crate) fn is_disturbed(trial: &Trial) -> bool {
 }
 
 impl Account {
-    /// What is left of the packets offered when every known place is taken off.
-    fn remainder(&self) -> i64 {
-        let placed = self.delivered
-            + self.policy_drops
+    /// What is missing beside packets that are lost: each lost one may keep one other from being of use. A queue
+    /// behind the reassembly (IPv4 at input, or conntrack) counts both as one.
+    fn close_fragments(&mut self) {
+        let missing = u64::try_from(self.remainder()).unwrap_or(0);
+        let lost = self.lost_or_dropped();
+        if missing <= lost {
+            self.incomplete = missing;
+        }
+    }
+
+    fn lost_or_dropped(&self) -> u64 {
+        self.policy_drops
             + self.queue_drops
             + self.socket_drops
             + self.flushed
             + self.device_drops
-            + self.unrouted
-            + self.sink_drops;
+            + self.sink_drops
+    }
+
+    /// What is left of the packets offered when every known place is taken off.
+    fn remainder(&self) -> i64 {
+        let placed = self.delivered + self.lost_or_dropped() + self.unrouted + self.incomplete;
         self.offered.cast_signed() - placed.cast_signed()
     }
 
@@ -315,6 +357,13 @@ impl Account {
 /// Where the load goes.
 pub(crate) const PORT: u16 = 9000;
 
+/// In seconds, and in bytes.
+const FRAGMENT_SYSCTLS: [(&str, &str); 4] = [
+    ("ipv4/ipfrag_time", "1"),
+    ("ipv4/ipfrag_high_thresh", "268435456"),
+    ("ipv6/ip6frag_time", "1"),
+    ("ipv6/ip6frag_high_thresh", "268435456"),
+];
 const LATENESS_US_MAX: f64 = 200.0;
 /// Where the host took more of the CPU time, a trial does not count.
 pub(crate) const STOLEN_SHARE_MAX: f64 = 0.01;

@@ -63,8 +63,8 @@ impl Bench {
             running.ensure_alive()?;
         }
         let flushed = self.wait_until_empty()?;
-        let offered = sent.iter().map(|sender| sender.times.len()).sum();
-        wait_for_the_last(&sink, offered)?;
+        let datagrams = sent.iter().map(|sender| sender.times.len()).sum();
+        wait_for_the_last(&sink, datagrams)?;
 
         let stolen_share = stolen.share_since()?;
         let cpu_after = running.as_deref().map(Running::cpu_ns).transpose()?;
@@ -81,6 +81,7 @@ impl Bench {
             flushed,
             device_drops,
             unrouted: 0,
+            incomplete: 0,
             sink_drops: arrived.socket_drops,
             unaccounted: 0,
             duplicates: arrived.duplicates,
@@ -106,7 +107,7 @@ impl Bench {
             connections_per_s: None,
         };
         let ns = cpu_after.unwrap_or(0).saturating_sub(cpu_before.unwrap_or(0));
-        let wanted = senders.iter().map(Sender::total).sum();
+        let wanted = senders.iter().map(Sender::packets).sum();
         Ok(Passed { trial, ns, answered, wanted })
     }
 

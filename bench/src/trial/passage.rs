@@ -14,8 +14,9 @@ use crate::statistics::Delays;
 /// What became of it.
 #[derive(Debug)]
 pub(crate) struct Passage {
+    /// Packets; a datagram in fragments is two, and arrives as one.
     pub(crate) offered: u64,
-    /// Different packets that arrived.
+    /// Of those, the ones whose datagram arrived.
     pub(crate) delivered: u64,
     /// Came behind a later packet of its flow.
     pub(crate) reordered: u64,
@@ -55,13 +56,13 @@ impl Passage {
         let mut later: BTreeMap<u32, u64> = BTreeMap::new();
         for (sequence, &sent_at) in sender.times.iter().enumerate().rev() {
             let due = sender.due_ns(sequence);
-            self.offered += 1;
+            self.offered += sender.packets(sequence);
             self.lateness.record(sent_at.saturating_sub(due));
             let arrival = arrivals[sequence];
             if arrival == 0 {
                 continue;
             }
-            self.delivered += 1;
+            self.delivered += sender.packets(sequence);
             self.delays.record(arrival.saturating_sub(due));
             let flow = sender.schedule.slot(sequence as u64).flow;
             let earliest = later.entry(flow).or_insert(u64::MAX);
@@ -104,7 +105,7 @@ mod tests {
         };
         let times = (0..packets).map(|packet| 1_001_000 + packet * 10_000).collect();
         let schedule = Arc::new(Schedule::new(&pattern, 1));
-        SentLog { start: Timestamp(1_000_000), schedule, times }
+        SentLog { start: Timestamp(1_000_000), schedule, times, fragments: 0.0 }
     }
 
     fn passage(sent: &[SentLog], times: Vec<Vec<u64>>) -> anyhow::Result<Passage> {
@@ -121,6 +122,14 @@ mod tests {
         assert!((found.lateness.percentile(50.0).unwrap() - 1.0).abs() < 0.01);
         assert!((found.delays.percentile(50.0).unwrap() - 5.0).abs() < 0.01);
         assert!((found.delays.percentile(100.0).unwrap() - 50.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn a_datagram_in_fragments_counts_as_its_packets() {
+        // Of four datagrams the second and the fourth are cut.
+        let sent = SentLog { fragments: 0.5, ..sender(4, 1) };
+        let found = passage(&[sent], vec![vec![2_000_000, 0, 2_100_000, 2_200_000]]).unwrap();
+        assert_eq!((found.offered, found.delivered), (6, 4));
     }
 
     #[test]

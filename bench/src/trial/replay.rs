@@ -194,7 +194,7 @@ fn seconds(replayed: &[Replayed]) -> f64 {
     span as f64 / 1e9
 }
 
-fn interface_index(device: &str) -> anyhow::Result<u32> {
+pub(super) fn interface_index(device: &str) -> anyhow::Result<u32> {
     use rustix::net::{AddressFamily, SocketType, netdevice, socket};
     let any = socket(AddressFamily::INET, SocketType::DGRAM, None).context("opening a socket")?;
     netdevice::name_to_index(any, device).with_context(|| format!("{device} is not in the lab"))

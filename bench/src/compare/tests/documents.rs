@@ -55,6 +55,7 @@ pub(super) fn document(trials: Vec<Trial>) -> Document {
             flow_choice: FlowChoice::Uniform,
             arrivals: Arrivals::Constant,
             family: Family::Ipv4,
+            fragments: 0.0,
             capture: None,
         },
         targets,
