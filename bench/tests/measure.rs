@@ -326,8 +326,9 @@ fn every_packet_of_a_capture_has_its_place() {
         let dropped = if trial["target"] == "fanq:--policy drop" { 180 } else { 0 };
         assert_eq!(count_of(trial, "policy_drops"), dropped, "{trial}");
         assert_eq!(count_of(trial, "delivered"), 180 - dropped, "{trial}");
+        // From the first that was sent to the last. The first may have been late, but all at once take no millisecond.
         let seconds = trial["seconds"].as_f64().unwrap();
-        assert!(seconds >= 0.0497, "199 ms of capture, four times as fast, took {seconds} s");
+        assert!(seconds > 0.04, "199 ms of capture, four times as fast, took {seconds} s");
     }
 }
 
