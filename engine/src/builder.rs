@@ -115,7 +115,7 @@ impl EngineBuilder {
         self.flag(QueueFlag::Conntrack, wish)
     }
 
-    /// Packets of local sockets come with their user and group.
+    /// Packets of local sockets come with the socket's user and group.
     #[must_use]
     pub fn uid_gid(self, wish: impl Into<FlagWish>) -> Self {
         self.flag(QueueFlag::UidGid, wish)

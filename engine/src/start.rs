@@ -122,7 +122,7 @@ fn without(flag: QueueFlag) -> &'static str {
         QueueFlag::FailOpen => "packets that a full queue has no room for are dropped",
         QueueFlag::Conntrack => "packets come without their connection",
         QueueFlag::Gso => "large packets come cut into segments",
-        QueueFlag::UidGid => "packets come without the user and the group that sent them",
+        QueueFlag::UidGid => "packets come without user and group of their socket",
         QueueFlag::SecurityContext => "packets come without their security context",
     }
 }

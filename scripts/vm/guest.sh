@@ -117,11 +117,10 @@ check_conntrack() {
         check conntrack-every "$field in $(grep -c " $field " engine.json) of $value packets" \
             [ "$(grep -c " $field " engine.json)" = "$value" ]
     done
-    # A socket's first answers come from no socket yet.
+    # A listener's answer to a SYN has no owner. Packets that come in may have one, the receiver: where the
+    # kernel has looked the socket up early.
     value=$(grep '^id=.* hook=Output .* uid=0 gid=0 ' engine.json | head -n 1)
     check conntrack-owner "${value:-no packet shows its owner}" [ -n "$value" ]
-    value=$(grep '^id=.* hook=Input .* uid=' engine.json | head -n 1)
-    check conntrack-no-owner "${value:-what came in shows none}" [ -z "$value" ]
     remove_conntrack_rules
 }
 

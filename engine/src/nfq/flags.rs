@@ -16,7 +16,7 @@ pub enum QueueFlag {
     Conntrack,
     /// Hand over large segmented packets whole, with their checksums unfinished.
     Gso,
-    /// Send user and group of the local socket that the packet comes from.
+    /// Send user and group of the packet's local socket, where the kernel knows it.
     UidGid,
     /// Send the packet's security context, where a local socket and a rule that sets one (SECMARK) are behind it.
     SecurityContext,

@@ -203,20 +203,21 @@ impl<'a> PacketMessage<'a> {
         self.value(EXPECTATION)
     }
 
-    /// User id of the local socket that sent it (its file's fsuid), as the first user namespace counts. Sent where
-    /// the queue has the flag `uid-gid` and a full socket is behind the packet: not for what a listener answers a
-    /// SYN with, nor for what comes in. Linux 3.14.
+    /// User id of the packet's local socket (its file's fsuid), as the first user namespace counts. Sent where the
+    /// queue has the flag `uid-gid` and the kernel knows a full socket: at output and postrouting the sender's, but
+    /// not for what a listener answers a SYN with; at input the receiver's, if it was looked up early
+    /// (`net.ipv4.ip_early_demux`: connections only, and not their first packets). Linux 3.14.
     pub fn uid(&self) -> Option<u32> {
         self.number(UID)
     }
 
-    /// Group id of the local socket that sent it; sent as [`uid`](Self::uid) is.
+    /// Group id of the packet's local socket; sent as [`uid`](Self::uid) is.
     pub fn gid(&self) -> Option<u32> {
         self.number(GID)
     }
 
     /// Security context of the packet's SECMARK, in the security module's own form (SELinux ends it with a zero).
-    /// Sent where the queue has the flag `secctx`, a local socket is behind the packet and a rule marked it. Linux
+    /// Sent where the queue has the flag `secctx`, the kernel knows a local socket and a rule marked it. Linux
     /// 4.3.
     pub fn security_context(&self) -> Option<&'a [u8]> {
         self.value(SECURITY_CONTEXT)
@@ -237,7 +238,7 @@ impl<'a> PacketMessage<'a> {
         self.number(PRIORITY)
     }
 
-    /// net_cls class of the sending socket's cgroup. Sent where it is not 0, by kernels with
+    /// net_cls class of the cgroup of the packet's local socket. Sent where it is not 0, by kernels with
     /// `CONFIG_CGROUP_NET_CLASSID`, without a flag. Linux 6.4.
     pub fn cgroup_classid(&self) -> Option<u32> {
         self.number(CGROUP_CLASSID)
