@@ -159,7 +159,7 @@ part_demo() {
 }
 
 part_vm() {
-    cargo build --release --locked --bins --examples
+    cargo build --release --locked --bins --example show_packets
     scripts/vm.sh
 }
 

@@ -9,7 +9,7 @@
 # Does not: build fanq, install or change this machine's kernel, use KVM or a network device, or
 # measure speed; the CPUs are emulated, so time in the guest means nothing.
 #
-# Usage: scripts/vm.sh            after `cargo build --release --bins --examples`
+# Usage: scripts/vm.sh            after `cargo build --release --bins --example show_packets`
 #   FANQ_BIN_DIR=DIR              where fanq, fanq-bench and examples/ are (default: target/release)
 #   FANQ_VM_TIMEOUT_S=SECONDS     bound on the whole boot (default: 240)
 #   CI=1                          what cannot run here is a failure, not a skip
@@ -35,7 +35,7 @@ main() {
     local binary
     for binary in fanq fanq-bench examples/show_packets; do
         [[ -x $bin_dir/$binary ]] ||
-            fail "no $bin_dir/$binary: run 'cargo build --release --bins --examples' first"
+            fail "no $bin_dir/$binary: run 'cargo build --release --bins --example show_packets' first"
     done
     need qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:cpio nft:nftables ip:iproute2 \
         depmod:kmod || skip "$why"
