@@ -22,7 +22,7 @@ check_flow_bypass() { # WAY: mark or ct
     check "$name-delivered" "$received of $sent bytes" [ "$received/$sent" = "$TRANSFER/$TRANSFER" ]
     bounded 20 engine "$FANQ" rules show >shown 2>&1
     marked=$(counted 'ct mark set')
-    passed=$(counted 'ct mark & 0x00000030')
+    past_queue=$(counted 'ct mark & 0x00000030')
     kept=$(bounded 10 engine $NFT list table ip watch | grep "ct mark $MARKED" | sed 's/.*packets \([0-9]*\).*/\1/')
     left_on=$(bounded 10 engine $NFT list table ip watch | grep 'meta mark' | sed 's/.*packets \([0-9]*\).*/\1/')
     stop_engine "$name"
@@ -30,7 +30,7 @@ check_flow_bypass() { # WAY: mark or ct
     seen=$(number totals.json packets)
     check "$name-queued" "$seen packets" [ "${seen:-0}" -ge 10 -a "${seen:-0}" -le $SEEN_MAX ]
     # The rules count a large segmented packet as one.
-    check "$name-passed" "$passed packets before the queue rule" [ "${passed:-0}" -gt 0 ]
+    check "$name-passed" "$past_queue packets before the queue rule" [ "${past_queue:-0}" -gt 0 ]
     check "$name-kept" "$kept packets of connections with the other bits too" [ "${kept:-0}" -gt 0 ]
     check "$name-left-on" "$left_on packets went on with the packet mark" [ "$left_on" = 0 ]
     repeated=$(number totals.json repeated)
