@@ -10,6 +10,7 @@ mod lab;
 mod load;
 mod machine;
 mod measure;
+mod pipes;
 mod receive;
 mod report;
 mod result;
@@ -26,11 +27,8 @@ mod verify_fanout;
 mod versus;
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use clap::{Parser, Subcommand};
-use signal_hook::consts::SIGPIPE;
 
 /// Load, sinks and measurements for NFQUEUE programs.
 #[derive(Debug, Parser)]
@@ -85,9 +83,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // Whoever reads the output may stop, as `head` does: then end, like other programs, rather than panic.
-    let always = Arc::new(AtomicBool::new(true));
-    if let Err(error) = signal_hook::flag::register_conditional_default(SIGPIPE, always) {
+    if let Err(error) = pipes::end_with_the_reader() {
         eprintln!("fanq-bench: SIGPIPE cannot be handled: {error}");
         return ExitCode::FAILURE;
     }

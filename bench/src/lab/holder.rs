@@ -7,7 +7,7 @@
 //! Invariant: a lab is there for good or not at all.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ use super::programs::{cannot_start, command, ensure_in_other_namespaces, namespa
 use super::programs::{own_namespaces, unshare_words};
 use super::shape::{LabName, Shape};
 use super::state::{Process, State};
+use crate::pipes::write_to_program;
 
 /// Options of the holder, which `up` gives it.
 #[derive(Debug, Args)]
@@ -111,8 +112,8 @@ impl Starting {
     }
 
     fn keep(&mut self) -> anyhow::Result<()> {
-        let mut stdin = self.child.stdin.take().context("no input")?;
-        stdin.write_all(b"keep\n").context("the lab's holder is gone")?;
+        let stdin = self.child.stdin.take().context("no input")?;
+        write_to_program(stdin, b"keep\n").context("the lab's holder is gone")?;
         let said = self.read_line()?;
         if said != "held" {
             bail!("the lab's holder said {said:?}");

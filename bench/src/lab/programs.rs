@@ -4,12 +4,14 @@
 //! outside a namespace of one's own.
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, anyhow, bail};
+
+use crate::pipes::write_to_program;
 
 /// A program of the system, found also where only root's PATH leads.
 pub(crate) fn program(name: &str) -> Command {
@@ -38,9 +40,9 @@ pub(crate) fn run(mut command: Command, input: &str) -> anyhow::Result<String> {
     let shown = shown(&command);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| cannot_start(&command, &error))?;
-    if let Some(mut stdin) = child.stdin.take() {
+    if let Some(stdin) = child.stdin.take() {
         // A program that ends before it has read all says why in its own words, below.
-        let _ = stdin.write_all(input.as_bytes());
+        let _ = write_to_program(stdin, input.as_bytes());
     }
     let output = child.wait_with_output().with_context(|| shown.clone())?;
     if !output.status.success() {
