@@ -40,11 +40,21 @@ const CPU_PACKETS: u64 = 10_000;
 /// Options of `fanq-bench cpu`.
 #[derive(Debug, Args)]
 pub(crate) struct CpuArgs {
-    /// Rounds, each with every target once
-    #[arg(long, default_value = "60", value_parser = times)]
+    /// Rounds, each with every target once; with --apart 20 unless said
+    #[arg(
+        long,
+        default_value = "60",
+        default_value_if("apart", "true", "20"),
+        value_parser = times
+    )]
     rounds: usize,
-    /// Packets of each sender in one trial
-    #[arg(long, default_value_t = CPU_PACKETS, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Packets of each sender in one trial; with --apart 500,000 unless said
+    #[arg(
+        long,
+        default_value_t = CPU_PACKETS,
+        default_value_if("apart", "true", "500000"),
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     packets: u64,
     /// Packets a second, all senders together [default: as fast as they go]
     #[arg(long, value_parser = rate)]

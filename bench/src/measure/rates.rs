@@ -2,54 +2,68 @@
 
 use super::session::Session;
 use crate::result::{CurveFinding, CurvePoint, Trial};
-use crate::search::{self, Outcome, Plan, Trials};
+use crate::search::{Outcome, Plan, Step, Stepwise};
 use crate::target::Target;
 use crate::trial::{Length, Request};
 
-/// A target's trials at rates that a search chooses.
-struct AtRate<'a> {
-    session: &'a mut Session,
-    target: &'a Target,
-    count: usize,
-    purpose: &'static str,
-}
-
-impl Trials for AtRate<'_> {
-    fn measure(&mut self, pps: f64, seconds: f64) -> anyhow::Result<Outcome> {
-        self.count += 1;
-        let (target, round) = (self.target, self.count);
-        self.session
-            .say(&format!("{}: {} at {pps:.0}/s, trial {round}", self.purpose, target.name));
-        let request = Request {
-            purpose: self.purpose,
-            target,
-            round,
-            pps: Some(pps),
-            length: Length::Seconds(seconds),
-            delays: false,
-            on_queue_cpus: false,
-        };
-        let trial = self.session.trial(&request)?;
-        Ok(Outcome {
-            lost_share: trial.account.lost_share(),
-            reached: !is_late(&trial),
-            delivered_pps: delivered_pps(&trial),
-        })
-    }
-}
-
-/// Searches the loss-free rate of every target, and that with 0.5 % loss.
+/// Searches the loss-free rate of every target, and that with 0.5 % loss. The targets' trials take turns, so that a
+/// minute in which the machine is slow is one for all of them.
 pub(crate) fn search(session: &mut Session, plan: &Plan) -> anyhow::Result<()> {
-    for target in session.targets.clone() {
-        let mut trials = AtRate { session, target: &target, count: 0, purpose: "ndr" };
-        let found = search::search(&target.name, plan, &mut trials)?;
-        for found in found {
-            session.say(&found.in_words());
-            session.document.findings.rates.push(found.finding);
+    let targets = session.targets.clone();
+    let mut found: Vec<_> = targets.iter().map(|_| Vec::new()).collect();
+    let mut open: Vec<_> = targets
+        .iter()
+        .enumerate()
+        .map(|(n, target)| (n, Stepwise::new(&target.name, plan)))
+        .collect();
+    while !open.is_empty() {
+        let mut still_open = Vec::new();
+        for (number, mut search) in open {
+            match search.next()? {
+                Step::Trial { pps } => {
+                    let round = search.trials() + 1;
+                    search.take(at_rate(session, &targets[number], pps, round, plan)?);
+                    still_open.push((number, search));
+                }
+                Step::Found(rates) => {
+                    rates.iter().for_each(|rate| session.say(&rate.in_words()));
+                    found[number] = rates;
+                    let findings = found.iter().flatten().map(|rate| rate.finding.clone());
+                    session.document.findings.rates = findings.collect();
+                    session.save()?;
+                }
+            }
         }
-        session.save()?;
+        // None is always behind the same other.
+        still_open.reverse();
+        open = still_open;
     }
     Ok(())
+}
+
+fn at_rate(
+    session: &mut Session,
+    target: &Target,
+    pps: f64,
+    round: usize,
+    plan: &Plan,
+) -> anyhow::Result<Outcome> {
+    session.say(&format!("ndr: {} at {pps:.0}/s, trial {round}", target.name));
+    let request = Request {
+        purpose: "ndr",
+        target,
+        round,
+        pps: Some(pps),
+        length: Length::Seconds(plan.trial_seconds),
+        delays: false,
+        on_queue_cpus: false,
+    };
+    let trial = session.trial(&request)?;
+    Ok(Outcome {
+        lost_share: trial.account.lost_share(),
+        reached: !is_late(&trial),
+        delivered_pps: delivered_pps(&trial),
+    })
 }
 
 /// Losses at shares of a rate.

@@ -23,11 +23,13 @@
 
 mod found;
 mod loads;
+mod stepwise;
 
 use anyhow::ensure;
 
 pub(crate) use found::Found;
 use loads::{Bounds, Loads, Rule};
+pub(crate) use stepwise::{Step, Stepwise};
 
 /// What one trial showed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,7 +41,7 @@ pub(crate) struct Outcome {
 }
 
 /// Where a trial is run.
-pub(crate) trait Trials {
+trait Trials {
     /// Offers `pps` for `seconds` and says what became of it; an error ends the search.
     fn measure(&mut self, pps: f64, seconds: f64) -> anyhow::Result<Outcome>;
 }
@@ -145,11 +147,7 @@ struct Phase {
 }
 
 /// Searches for all shares of loss at once and answers in their order.
-pub(crate) fn search(
-    target: &str,
-    plan: &Plan,
-    trials: &mut impl Trials,
-) -> anyhow::Result<Vec<Found>> {
+fn search(target: &str, plan: &Plan, trials: &mut impl Trials) -> anyhow::Result<Vec<Found>> {
     plan.check()?;
     let mut search = Search { plan, trials, loads: Loads::default() };
     let phases = plan.phases();

@@ -74,6 +74,32 @@ fn a_hard_knee_is_found_from_below_and_from_above() {
 }
 
 #[test]
+fn searches_that_take_turns_find_what_each_finds_alone() {
+    let plan = plan();
+    let knees = [99_000.0, 812_345.0];
+    let mut targets = knees.map(|knee| Simulated::new(hard_knee(knee)));
+    let mut searches = ["one", "other"].map(|name| Stepwise::new(name, &plan));
+    let mut found = [const { None }; 2];
+    while found.iter().any(Option::is_none) {
+        for ((search, target), found) in searches.iter_mut().zip(&mut targets).zip(&mut found) {
+            match search.next().unwrap() {
+                Step::Trial { pps } => search.take(target.measure(pps, 1.0).unwrap()),
+                Step::Found(rates) => *found = Some(rates),
+            }
+        }
+    }
+    for (((name, knee), found), search) in
+        ["one", "other"].into_iter().zip(knees).zip(found).zip(&searches)
+    {
+        let mut alone = Simulated::new(hard_knee(knee));
+        assert_eq!(found, Some(super::search(name, &plan, &mut alone).unwrap()));
+        assert_eq!(search.trials(), alone.asked.len());
+    }
+    let wrong = Plan { width: 0.0, ..plan };
+    assert!(Stepwise::new("none", &wrong).next().is_err());
+}
+
+#[test]
 fn a_bad_second_in_ten_does_not_move_the_knee() {
     for seed in 0..20 {
         let mut target = Simulated::new(hard_knee(812_345.0));
