@@ -15,6 +15,7 @@
 #   netns    the tests in tests/ folders: real queues, in network namespaces of their own
 #   bench    fanq-bench's smoke suite over three targets, and its page; root only
 #   demo     scripts/demo.sh, as root and without: both must end in `lost: 0`
+#   fuzz-smoke  every fuzz target for a minute (scripts/fuzz.sh); no rights needed
 #   vm       scripts/vm.sh: the real nft rule on four CPUs
 #   CI=1     nothing may be skipped
 # The last line is `N passed, N failed, N skipped`, of parts; the exit status is 1 if any failed.
@@ -22,7 +23,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/common.sh
 
-parts=(tidy fmt clippy doc unit netns bench demo vm)
+parts=(tidy fmt clippy doc unit netns bench demo vm fuzz-smoke)
 part_seconds_max=600
 running=
 
@@ -47,7 +48,7 @@ main() {
 }
 
 usage() {
-    sed -n 's/^# \(Usage: .*\)/\1/p; s/^#   \([a-z]* .*\)/  \1/p' "${BASH_SOURCE[0]}" >&2
+    sed -n 's/^# \(Usage: .*\)/\1/p; s/^#   \([a-z-]* .*\)/  \1/p' "${BASH_SOURCE[0]}" >&2
     exit 2
 }
 
@@ -81,7 +82,7 @@ title() { printf '\n== %s ==\n' "$*"; }
 
 only() { # PART
     name=$1 # in what is said from here on
-    "part_$1"
+    "part_${1//-/_}"
 }
 
 part_tidy() {
@@ -164,6 +165,11 @@ part_vm() {
 }
 
 # --- steps ---
+
+part_fuzz_smoke() {
+    need c++:g++ || skip "$why"
+    scripts/fuzz.sh 60
+}
 
 # component COMMAND COMPONENT: makes `cargo COMMAND` work.
 component() {

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# fuzz.sh: random bytes, guided by coverage, into what reads bytes from outside (fuzz/targets).
+#
+# Role: builds the targets with the stable compiler and libFuzzer's coverage, but without a sanitizer (these need
+# another compiler), runs each from its small corpus in fuzz/corpus, and says how many runs it made. What it finds
+# beyond stays in a folder of its own, which is gone afterwards, unless KEEP names one.
+# Does not: change the corpus in the repository.
+#
+# Usage: scripts/fuzz.sh [SECONDS] [TARGET...]   60 seconds for each target; all targets, two at a time
+# A failing input is kept under fuzz/artifacts, and the way to replay it said. Exit status 1 then.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/common.sh
+name=fuzz
+
+main() {
+    local seconds=${1:-60} target
+    [[ $seconds =~ ^[0-9]+$ ]] || fail "SECONDS is $seconds; usage: scripts/fuzz.sh [SECONDS] [TARGET...]"
+    shift $(($# > 0 ? 1 : 0))
+    local targets=("$@") all
+    mapfile -t all < <(find fuzz/targets -name '*.rs' -printf '%f\n' | sed 's/\.rs$//' | sort)
+    ((${#targets[@]})) || targets=("${all[@]}")
+    for target in "${targets[@]}"; do
+        [[ -e fuzz/targets/$target.rs ]] || fail "there is no target $target; there are: ${all[*]}"
+    done
+    need c++:g++ || fail "$why"
+    build
+
+    found=$(mktemp -d)
+    trap 'rm -rf "$found"' EXIT
+    local failed=0 running=()
+    for target in "${targets[@]}"; do
+        run "$target" "$seconds" &
+        running+=($!)
+        if ((${#running[@]} == 2)); then
+            wait "${running[0]}" || failed=1
+            running=("${running[1]}")
+        fi
+    done
+    for job in "${running[@]}"; do
+        wait "$job" || failed=1
+    done
+    return "$failed"
+}
+
+# The compiler's own pass writes down which edges were taken, and libFuzzer reads it; only the host's code has it.
+build() {
+    local flags=(--cfg fuzzing -Cpasses=sancov-module)
+    local option
+    for option in level=4 inline-8bit-counters pc-table trace-compares; do
+        flags+=("-Cllvm-args=-sanitizer-coverage-$option")
+    done
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    CARGO_TARGET_DIR=$PWD/target/fuzz RUSTFLAGS="${flags[*]}" \
+        cargo build --quiet --locked --release --manifest-path fuzz/Cargo.toml --target "$host"
+}
+
+run() { # TARGET SECONDS
+    local target=$1 log=$found/$1.log corpus=${KEEP:-$found}/$1
+    mkdir -p "$corpus" "fuzz/artifacts/$target"
+    local words=("target/fuzz/$host/release/$target" "$corpus")
+    [[ ! -d fuzz/corpus/$target ]] || words+=("fuzz/corpus/$target")
+    words+=(-max_total_time="$2" -timeout=5 -rss_limit_mb=1024 -print_final_stats=1
+        -artifact_prefix="fuzz/artifacts/$target/")
+    if ! "${words[@]}" >"$log" 2>&1; then
+        tail -n 40 "$log"
+        say "$target: FAILED; the input is under fuzz/artifacts/$target; again: ${words[0]} FILE"
+        return 1
+    fi
+    rmdir --ignore-fail-on-non-empty "fuzz/artifacts/$target" fuzz/artifacts 2>/dev/null || true
+    local runs edges decoded
+    runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+    edges=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -n 1)
+    # A run of `decode` decodes an input at each length.
+    decoded=$(sed -n 's/^decoded: //p' "$log" | tail -n 1)
+    say "$target: $runs runs${decoded:+ ($decoded decoded)} in $2 s, $edges edges, no failure"
+}
+
+main "$@"
