@@ -119,8 +119,11 @@ struct Settings {
     drain_limit: Option<f64>,
 }
 
-/// Example: fanq run --queues 0-3 --stats 1
+/// Options of `fanq run`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  fanq run --queues 0-3 --stats 1
+  fanq run --config /etc/fanq.toml --policy rules.toml --eve /var/log/eve.json")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     settings: Settings,
