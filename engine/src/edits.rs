@@ -14,11 +14,9 @@ use crate::wire::{self, Editable, L4Checksum, PacketEdit, WireError};
 /// The edits of the packet at hand. Every worker has one and uses it for packet after packet.
 #[derive(Debug)]
 pub struct Edits {
-    /// The packet's new bytes, if `rewritten`. Its capacity is what a verdict can carry: it never grows.
+    /// The packet's new bytes, if it was rewritten. Its capacity is what a verdict can carry: it never grows.
     payload: Vec<u8>,
-    rewritten: bool,
-    /// Whether the packet came with an open checksum, and nothing has closed it since: see [`settle`](Self::settle).
-    open: bool,
+    rewritten: Rewriting,
     conntrack: ConntrackEdit,
     refused: Option<RewriteError>,
     /// Lets packets be deferred, where the engine was started so.
@@ -27,6 +25,22 @@ pub struct Edits {
     deferred: bool,
     /// Whether there is anything in here: the one thing that is looked at for every packet.
     touched: bool,
+}
+
+/// Whether there are new bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rewriting {
+    Not,
+    /// And their checksum is the caller's, or was filled in.
+    Whole,
+    /// And the packet came with a checksum that nothing has closed since: see [`Edits::settle`].
+    Open,
+}
+
+impl Rewriting {
+    fn of(message: &PacketMessage<'_>) -> Self {
+        if is_open(message) { Self::Open } else { Self::Whole }
+    }
 }
 
 impl Default for Edits {
@@ -40,8 +54,7 @@ impl Edits {
     pub fn new() -> Self {
         Self {
             payload: Vec::with_capacity(VerdictMessage::PAYLOAD_BYTES_MAX),
-            rewritten: false,
-            open: false,
+            rewritten: Rewriting::Not,
             conntrack: ConntrackEdit::default(),
             refused: None,
             gate: None,
@@ -93,7 +106,7 @@ impl Edits {
     /// The packet's new bytes, if they were rewritten.
     #[inline]
     pub fn payload(&self) -> Option<&[u8]> {
-        self.rewritten.then_some(self.payload.as_slice())
+        (self.rewritten != Rewriting::Not).then_some(self.payload.as_slice())
     }
 
     /// What is to change about the packet's connection.
@@ -113,8 +126,7 @@ impl Edits {
 
     /// Forgets all: the next packet begins with none.
     pub(crate) fn clear(&mut self) {
-        self.rewritten = false;
-        self.open = false;
+        self.rewritten = Rewriting::Not;
         self.conntrack = ConntrackEdit::default();
         self.refused = None;
         self.deferred = false;
@@ -131,12 +143,12 @@ impl Edits {
         &mut self,
         message: &PacketMessage<'_>,
     ) -> Result<&mut [u8], RewriteError> {
-        if !self.rewritten {
+        if self.rewritten == Rewriting::Not {
             let bytes = message.payload();
             check(message, bytes.len()).map_err(|error| self.refuse(error))?;
             self.put(bytes);
         }
-        self.open = is_open(message);
+        self.rewritten = Rewriting::of(message);
         Ok(&mut self.payload)
     }
 
@@ -150,16 +162,16 @@ impl Edits {
             .map_err(|reason| self.refuse(RewriteError::Headers { reason }))?;
         self.payload_mut(message)?;
         // The edit closes it.
-        self.open = false;
+        self.rewritten = Rewriting::Whole;
         Ok(editable.edit(&mut self.payload))
     }
 
-    /// Why the packet's new bytes cannot go out, if so. A checksum that is still open is filled in now: the kernel takes
-    /// a rewritten packet as it stands.
+    /// Why the packet's new bytes cannot go out, if so. A checksum that is still open is filled in now: the kernel
+    /// takes a rewritten packet as it stands.
     pub(crate) fn settle(&mut self) -> Option<RewriteError> {
-        if self.refused.is_none() && self.rewritten && self.open {
+        if self.refused.is_none() && self.rewritten == Rewriting::Open {
             self.refused = close_checksum(&mut self.payload).err();
-            self.open = false;
+            self.rewritten = Rewriting::Whole;
         }
         self.refused
     }
@@ -172,14 +184,13 @@ impl Edits {
     ) -> Result<(), RewriteError> {
         check(message, bytes.len()).map_err(|error| self.refuse(error))?;
         self.put(bytes);
-        self.open = is_open(message);
+        self.rewritten = Rewriting::of(message);
         Ok(())
     }
 
     fn put(&mut self, bytes: &[u8]) {
         self.payload.clear();
         self.payload.extend_from_slice(bytes);
-        self.rewritten = true;
         self.touched = true;
     }
 
