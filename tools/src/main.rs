@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod confine;
 mod eve;
 mod inspector;
 mod manual;
