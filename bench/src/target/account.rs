@@ -36,8 +36,10 @@ mod tests {
         let own = OwnAccount { packets: 9, dropped: 0, shed: 0, recv_calls: 3, send_calls: 2 };
         let peer = "warming up\n{\"packets\":9,\"recv_calls\":3,\"send_calls\":2,\"cpu_us\":5}\n";
         assert_eq!(read(peer), Some(own));
-        let fanq = r#"{"schema":"fanq.run/1","totals":{"packets":9,"dropped":4,"shed":5,"recv_calls":3,"send_calls":2}}"#;
-        assert_eq!(read(fanq), Some(OwnAccount { dropped: 4, shed: 5, ..own }));
+        let fanq = r#"{"schema":"fanq.run/1",
+            "totals":{"packets":9,"dropped":4,"shed":5,"recv_calls":3,"send_calls":2}}"#
+            .replace('\n', "");
+        assert_eq!(read(&fanq), Some(OwnAccount { dropped: 4, shed: 5, ..own }));
         for other in ["", "bye", "{}", "[1]", "{\"packets\":-1}"] {
             assert_eq!(read(other), None, "{other}");
         }
