@@ -6,6 +6,7 @@
 
 mod codec;
 mod compare;
+mod disorder;
 mod lab;
 mod load;
 mod machine;
@@ -50,6 +51,8 @@ enum Command {
     TcpReceive(tcp::TcpReceiveArgs),
     /// Run the engine and check, packet by packet, that each came in its sender's CPU's queue.
     VerifyFanout(verify_fanout::VerifyFanoutArgs),
+    /// Serve queues out of order, with verdicts for packets that do not exist: a stress for the kernel.
+    Disorder(disorder::DisorderArgs),
     /// Measure decoding and joining alone, without a kernel.
     Codec(codec::CodecArgs),
     /// Compare `fanq run` with a plain NFQUEUE loop: CPU per packet, losses, delay at low load.
@@ -116,6 +119,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::TcpSend(args) => tcp::send(&args)?,
         Command::TcpReceive(args) => tcp::receive(&args)?,
         Command::VerifyFanout(args) => verify_fanout::run(&args)?,
+        Command::Disorder(args) => disorder::run(&args)?,
         Command::Codec(args) => codec::run(&args)?,
         Command::Versus(args) => versus::run(&args)?,
         Command::Lab(args) => return lab::run(&args),

@@ -109,6 +109,33 @@ fn every_packet_has_its_place() {
     assert_eq!((found, whole), (valid_targets(&trials, "cpu"), Some(true)));
 }
 
+/// What a target drops unseen under load is a loss with a place of its own, where targets run one by one and where they
+/// run at once.
+#[test]
+fn what_a_target_sheds_has_its_place() {
+    if !can_measure() {
+        return;
+    }
+    let target = "fanq:--on-overload drop --overload-depth 200 --work-ns 20000";
+    for (name, command) in [
+        ("shed-cpu", "cpu --rounds 1 --packets 20000"),
+        ("shed-apart", "cpu --rounds 1 --packets 20000 --apart"),
+    ] {
+        let ended = bench(name, &format!("{command} --target |{target}| "));
+        assert_eq!(ended.code, 0, "{name}: {}", ended.stderr);
+        let trials = ended.trials();
+        let shed: u64 = trials.iter().map(|trial| count(trial, "shed")).sum();
+        assert!(shed > 0, "{name}: {}", ended.stderr);
+        for trial in &trials {
+            assert_eq!(
+                (count(trial, "policy_drops"), count_of(trial, "unaccounted")),
+                (0, 0),
+                "{trial}"
+            );
+        }
+    }
+}
+
 #[test]
 fn every_load_arrives_with_its_delays() {
     if !can_measure() {

@@ -2,7 +2,7 @@
 //!
 //! `fanq rules install --hook forward --queues 0-3 --fanout --proto udp --sport 53`, then run this with `0-3`.
 
-use fanq::wire::{L4Checksum, PacketEdit, Transport};
+use fanq::wire::Transport;
 use fanq::{Engine, Inspector, Packet, Verdict};
 
 const TOLD: [u8; 4] = [192, 0, 2, 1];
@@ -11,10 +11,8 @@ struct RewriteDns;
 
 impl Inspector for RewriteDns {
     fn inspect(&mut self, packet: &mut Packet<'_>) -> Verdict {
-        let checksum = L4Checksum::from(packet.skb_info());
-        // Refused (a truncated copy): the engine drops the packet, see `rewrite_refused`.
-        let Ok(bytes) = packet.payload_mut() else { return Verdict::DROP };
-        let Ok(mut edit) = PacketEdit::new(bytes, checksum) else { return Verdict::DROP };
+        // Refused (a truncated copy, lying lengths): the engine drops the packet, see `rewrite_refused`.
+        let Ok(mut edit) = packet.edit() else { return Verdict::DROP };
         if edit.transport() == Some(Transport::Udp)
             && let Ok(message) = edit.l4_payload_mut()
         {

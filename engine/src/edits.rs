@@ -2,19 +2,21 @@
 //!
 //! Invariant: an edit that cannot be carried out whole is refused where it is asked for, with the reason, and the
 //! refusal is remembered: the packet does not pass as if nothing had been asked (the worker then asks
-//! [`Inspector::rewrite_refused`](crate::Inspector::rewrite_refused)). It deliberately knows nothing of protocols
-//! beyond the least length of an IP header: checksums and header fields are `wire`'s.
+//! [`Inspector::rewrite_refused`](crate::Inspector::rewrite_refused)). Nor does one with a checksum that was open when
+//! it came and is neither open nor right now. It deliberately knows nothing of protocols beyond the least length of an
+//! IP header: checksums and header fields are `wire`'s.
 
 use crate::deferral::{Answer, DeferError, Deferred, Gate};
 use crate::nfq::{ConntrackEdit, PacketId, PacketMessage, VerdictMessage};
 use crate::sys::LentDatagram;
+use crate::wire::{self, Editable, L4Checksum, PacketEdit, WireError};
 
 /// The edits of the packet at hand. Every worker has one and uses it for packet after packet.
 #[derive(Debug)]
 pub struct Edits {
-    /// The packet's new bytes, if `rewritten`. Its capacity is what a verdict can carry: it never grows.
+    /// The packet's new bytes, if it was rewritten. Its capacity is what a verdict can carry: it never grows.
     payload: Vec<u8>,
-    rewritten: bool,
+    rewritten: Rewriting,
     conntrack: ConntrackEdit,
     refused: Option<RewriteError>,
     /// Lets packets be deferred, where the engine was started so.
@@ -23,6 +25,22 @@ pub struct Edits {
     deferred: bool,
     /// Whether there is anything in here: the one thing that is looked at for every packet.
     touched: bool,
+}
+
+/// Whether there are new bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rewriting {
+    Not,
+    /// And their checksum is the caller's, or was filled in.
+    Whole,
+    /// And the packet came with a checksum that nothing has closed since: see [`Edits::settle`].
+    Open,
+}
+
+impl Rewriting {
+    fn of(message: &PacketMessage<'_>) -> Self {
+        if is_open(message) { Self::Open } else { Self::Whole }
+    }
 }
 
 impl Default for Edits {
@@ -36,7 +54,7 @@ impl Edits {
     pub fn new() -> Self {
         Self {
             payload: Vec::with_capacity(VerdictMessage::PAYLOAD_BYTES_MAX),
-            rewritten: false,
+            rewritten: Rewriting::Not,
             conntrack: ConntrackEdit::default(),
             refused: None,
             gate: None,
@@ -88,7 +106,7 @@ impl Edits {
     /// The packet's new bytes, if they were rewritten.
     #[inline]
     pub fn payload(&self) -> Option<&[u8]> {
-        self.rewritten.then_some(self.payload.as_slice())
+        (self.rewritten != Rewriting::Not).then_some(self.payload.as_slice())
     }
 
     /// What is to change about the packet's connection.
@@ -108,7 +126,7 @@ impl Edits {
 
     /// Forgets all: the next packet begins with none.
     pub(crate) fn clear(&mut self) {
-        self.rewritten = false;
+        self.rewritten = Rewriting::Not;
         self.conntrack = ConntrackEdit::default();
         self.refused = None;
         self.deferred = false;
@@ -125,12 +143,37 @@ impl Edits {
         &mut self,
         message: &PacketMessage<'_>,
     ) -> Result<&mut [u8], RewriteError> {
-        if !self.rewritten {
+        if self.rewritten == Rewriting::Not {
             let bytes = message.payload();
             check(message, bytes.len()).map_err(|error| self.refuse(error))?;
             self.put(bytes);
         }
+        self.rewritten = Rewriting::of(message);
         Ok(&mut self.payload)
+    }
+
+    /// The packet's headers, to be edited where they lie.
+    pub(crate) fn edit(
+        &mut self,
+        message: &PacketMessage<'_>,
+    ) -> Result<PacketEdit<'_>, RewriteError> {
+        let bytes = self.payload().unwrap_or(message.payload());
+        let editable = Editable::find(bytes, message.skb_info().into())
+            .map_err(|reason| self.refuse(RewriteError::Headers { reason }))?;
+        self.payload_mut(message)?;
+        // The edit closes it.
+        self.rewritten = Rewriting::Whole;
+        Ok(editable.edit(&mut self.payload))
+    }
+
+    /// Why the packet's new bytes cannot go out, if so. A checksum that is still open is filled in now: the kernel
+    /// takes a rewritten packet as it stands.
+    pub(crate) fn settle(&mut self) -> Option<RewriteError> {
+        if self.refused.is_none() && self.rewritten == Rewriting::Open {
+            self.refused = close_checksum(&mut self.payload).err();
+            self.rewritten = Rewriting::Whole;
+        }
+        self.refused
     }
 
     /// Other bytes in the packet's place.
@@ -141,13 +184,13 @@ impl Edits {
     ) -> Result<(), RewriteError> {
         check(message, bytes.len()).map_err(|error| self.refuse(error))?;
         self.put(bytes);
+        self.rewritten = Rewriting::of(message);
         Ok(())
     }
 
     fn put(&mut self, bytes: &[u8]) {
         self.payload.clear();
         self.payload.extend_from_slice(bytes);
-        self.rewritten = true;
         self.touched = true;
     }
 
@@ -176,6 +219,16 @@ pub(crate) fn check(message: &PacketMessage<'_>, new: usize) -> Result<(), Rewri
     } else {
         Ok(())
     }
+}
+
+/// Whether the kernel left the packet's checksum to be filled in later, which a rewrite takes from it.
+pub(crate) fn is_open(message: &PacketMessage<'_>) -> bool {
+    L4Checksum::from(message.skb_info()) == L4Checksum::Open
+}
+
+/// Fills in the checksum of a rewritten packet that came with an open one.
+pub(crate) fn close_checksum(bytes: &mut [u8]) -> Result<(), RewriteError> {
+    wire::complete_open(bytes).map_err(|reason| RewriteError::OpenChecksum { reason })
 }
 
 /// The least that the stack needs of a packet of this EtherType.
@@ -228,74 +281,23 @@ pub enum RewriteError {
         /// The length asked for.
         new: usize,
     },
+    /// Its headers cannot be edited with their checksums kept right.
+    #[error("the packet's headers cannot be edited: {reason}")]
+    Headers {
+        /// What is in the way.
+        reason: WireError,
+    },
+    /// The kernel left its checksum to be filled in later, and takes a rewritten packet for complete; here it could not
+    /// be filled in, and what was written is not right.
+    #[error(
+        "the packet came with a checksum still to be filled in, which cannot be done after this rewrite: {reason}; \
+         start the queue without gso, and the kernel does it before"
+    )]
+    OpenChecksum {
+        /// What is in the way.
+        reason: WireError,
+    },
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nfq::sample::Sample;
-    use crate::nfq::{Message, decode};
-
-    /// A packet message with these attributes beside header and payload, shown to `look`.
-    fn with_packet(
-        attributes: &[(u16, u32)],
-        payload: &[u8],
-        look: impl FnOnce(&PacketMessage<'_>),
-    ) {
-        let mut sample = Sample::new(1).header(1, 1);
-        for (kind, value) in attributes {
-            sample = sample.attribute(*kind, &value.to_be_bytes());
-        }
-        let bytes = sample.attribute(10, payload).finish();
-        match decode(&bytes).unwrap() {
-            (Message::Packet(message), _) => look(&message),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    const CAPTURED_FROM: u16 = 13;
-    const SKB_INFO: u16 = 14;
-    const GSO: u32 = 2;
-
-    #[test]
-    fn what_the_kernel_would_garble_is_refused_with_its_reason() {
-        let packet = [0x45; 100];
-        with_packet(&[(CAPTURED_FROM, 500)], &packet, |message| {
-            let mut edits = Edits::new();
-            let refused = RewriteError::Truncated { captured: 100, original: 500 };
-            assert_eq!(edits.payload_mut(message).unwrap_err(), refused);
-            assert_eq!((edits.refused(), edits.payload()), (Some(refused), None));
-        });
-        with_packet(&[(SKB_INFO, GSO)], &packet, |message| {
-            let mut edits = Edits::new();
-            edits.payload_mut(message).unwrap()[99] = 1;
-            edits.replace(message, &[0x45; 100]).unwrap();
-            let refused = RewriteError::GsoLength { old: 100, new: 99 };
-            assert_eq!(edits.replace(message, &[0x45; 99]), Err(refused));
-        });
-        with_packet(&[], &packet, |message| {
-            let mut edits = Edits::new();
-            let short = RewriteError::TooShort { new: 19, needed: 20 };
-            assert_eq!(edits.replace(message, &[0x45; 19]), Err(short));
-            let long = RewriteError::TooLong { new: 65_532 };
-            assert_eq!(edits.replace(message, &vec![0x45; 65_532]), Err(long));
-            edits.clear();
-            edits.replace(message, &vec![0x45; 65_531]).unwrap();
-            assert_eq!((edits.payload().map(<[u8]>::len), edits.refused()), (Some(65_531), None));
-        });
-    }
-
-    #[test]
-    fn bytes_are_changed_once_and_stay_changed() {
-        with_packet(&[], &[0x45; 40], |message| {
-            let mut edits = Edits::new();
-            assert!(!edits.is_touched());
-            edits.payload_mut(message).unwrap()[3] = 7;
-            edits.payload_mut(message).unwrap()[4] = 8;
-            let changed = edits.payload().unwrap();
-            assert_eq!((changed[3], changed[4], changed[5]), (7, 8, 0x45));
-            edits.clear();
-            assert_eq!((edits.payload(), edits.is_touched()), (None, false));
-        });
-    }
-}
+mod tests;

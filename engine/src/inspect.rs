@@ -10,6 +10,7 @@ use crate::deferral::{DeferError, Deferred};
 use crate::edits::{Edits, RewriteError};
 use crate::nfq::{ConntrackEdit, PacketMessage, Verdict};
 use crate::sys::{LentDatagram, ReceiveRing, Timestamp};
+use crate::wire::PacketEdit;
 
 /// Decides packets.
 pub trait Inspector {
@@ -89,10 +90,21 @@ impl<'a> Packet<'a> {
         self.message
     }
 
+    /// The packet's headers and payload, to be edited by field where they lie: every checksum is right again when the
+    /// edit goes out of scope, also one that the kernel had left open.
+    ///
+    /// # Errors
+    /// [`RewriteError`]. After one the packet's verdict is that of [`Inspector::rewrite_refused`].
+    #[inline]
+    pub fn edit(&mut self) -> Result<PacketEdit<'_>, RewriteError> {
+        self.edits.edit(&self.message)
+    }
+
     /// The packet's bytes, to be changed in place. Its length stays; for another one, use
-    /// [`replace`](Self::replace). Checksums are up to the caller, all of them
-    /// (`wire` knows how): the kernel takes the bytes as they are and computes nothing
-    /// (`nfqnl_mangle`, net/netfilter/nfnetlink_queue.c).
+    /// [`replace`](Self::replace). Checksums are up to the caller (`wire` knows how, or use [`edit`](Self::edit)): the
+    /// kernel takes the bytes as they are and computes nothing (`nfqnl_mangle`, net/netfilter/nfnetlink_queue.c). Only
+    /// one that came open and still is when the verdict is given is filled in; if it is neither open nor right then,
+    /// the verdict is that of [`Inspector::rewrite_refused`].
     ///
     /// # Errors
     /// [`RewriteError`]. After one the packet's verdict is that of [`Inspector::rewrite_refused`].

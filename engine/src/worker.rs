@@ -325,7 +325,9 @@ impl<I: Inspector> Desk<I> {
             return self.hold(id, verdict);
         }
         let counters = &self.shared.counters;
-        let verdict = match self.edits.refused() {
+        let is_drop = verdict.code() == VerdictCode::Drop;
+        let refused = if is_drop { self.edits.refused() } else { self.edits.settle() };
+        let verdict = match refused {
             Some(error) => {
                 counters.rewrites_refused.add(1);
                 self.inspector.rewrite_refused(error, verdict)
@@ -333,7 +335,7 @@ impl<I: Inspector> Desk<I> {
             None => verdict,
         };
         counters.count_verdict(verdict);
-        let payload = self.edits.payload().filter(|_| self.edits.refused().is_none());
+        let payload = self.edits.payload().filter(|_| refused.is_none());
         if verdict.code() == VerdictCode::Drop {
             self.coalescer.push(id, verdict);
         } else {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use fanq::wire::{L4Checksum, PacketEdit, WireError};
+use fanq::wire::{PacketEdit, WireError};
 use fanq::{Engine, Inspector, Packet, Verdict};
 
 /// What came by, of all workers.
@@ -20,6 +20,8 @@ use fanq::{Engine, Inspector, Packet, Verdict};
 struct Seen {
     refused: AtomicU32,
     open: AtomicU32,
+    /// Open, and rewritten without a thought of checksums.
+    left_open: AtomicU32,
     segmented: AtomicU32,
     /// Called open, and with a complete checksum: rewritten before.
     rewritten_before: AtomicU32,
@@ -34,8 +36,18 @@ impl Inspector for Inverting {
         self.0.segmented.fetch_add(info.is_gso().into(), Relaxed);
         let complete = info.is_gso() && !info.checksum_not_ready();
         self.0.rewritten_before.fetch_add(complete.into(), Relaxed);
+        // What is open may be left so: then the engine fills it in.
+        if packet.id().0.is_multiple_of(3) && info.checksum_not_ready() {
+            invert_payload(packet.payload_mut().unwrap());
+            self.0.left_open.fetch_add(1, Relaxed);
+            return Verdict::ACCEPT;
+        }
+        if packet.id().0.is_multiple_of(2) {
+            invert(&mut packet.edit().unwrap()).unwrap();
+            return Verdict::ACCEPT;
+        }
         let bytes = packet.payload_mut().unwrap();
-        match invert(bytes, info.into()) {
+        match PacketEdit::new(bytes, info.into()).and_then(|mut edit| invert(&mut edit)) {
             Ok(()) => Verdict::ACCEPT,
             Err(error) => {
                 eprintln!("{error} in {:02x?}", &bytes[..bytes.len().min(80)]);
@@ -46,8 +58,15 @@ impl Inspector for Inverting {
     }
 }
 
-fn invert(bytes: &mut [u8], checksum: L4Checksum) -> Result<(), WireError> {
-    let mut edit = PacketEdit::new(bytes, checksum)?;
+/// By hand, and nothing done about the checksum.
+fn invert_payload(bytes: &mut [u8]) {
+    let ip = if bytes[0] >> 4 == 4 { usize::from(bytes[0] & 15) * 4 } else { 40 };
+    let is_tcp = bytes[if ip == 40 { 6 } else { 9 }] == 6;
+    let transport = if is_tcp { usize::from(bytes[ip + 12] >> 4) * 4 } else { 8 };
+    bytes[ip + transport..].iter_mut().for_each(|byte| *byte = !*byte);
+}
+
+fn invert(edit: &mut PacketEdit<'_>) -> Result<(), WireError> {
     if let Some(mut ip) = edit.ipv4() {
         let hops = ip.ttl() - 1;
         ip.set_ttl(hops).set_identification(0x4242);
@@ -110,7 +129,7 @@ fn what_was_rewritten_and_restored_arrives_as_it_was_sent_and_no_checksum_is_wro
         let stopped = engine.shutdown(Duration::from_secs(10));
         assert!(stopped.failures.is_empty(), "{:?}", stopped.failures);
         assert_eq!(seen.refused.load(Relaxed), 0, "gso {gso}: {seen:?}");
-        for count in [&seen.open, &seen.segmented, &seen.rewritten_before] {
+        for count in [&seen.open, &seen.left_open, &seen.segmented, &seen.rewritten_before] {
             assert_eq!(count.load(Relaxed) > 0, gso, "gso {gso}: {seen:?}");
         }
     }

@@ -68,6 +68,47 @@ check_reject() {
     remove_rule reject
 }
 
+# A rules file's own actions, with the rules that `fanq rules` makes for them: one port is rejected, the
+# other leaves the queue after its first packet.
+check_rules_file() {
+    cat >rules.toml <<END
+reject-mark = "0x10/0x30"
+bypass-mark = "0x20/0x30"
+[[rule]]
+name = "no"
+protocol = "tcp"
+destination-port = 9001
+action = "reject"
+[[rule]]
+name = "past"
+protocol = "tcp"
+destination-port = $PORT
+action = "bypass"
+END
+    bounded 20 engine "$FANQ" rules install --backend nft --hook input --queues 0-3 --proto tcp \
+        --reject-mark 0x10/0x30 --bypass-mark 0x20/0x30 >rules.out 2>&1
+    check rules-file-rule "exit status $?: $(tail -n 1 rules.out)" [ $? = 0 ]
+    start_engine rules-file "$FANQ" run --queues 0-3 --summary json --policy rules.toml
+    transfer
+    check rules-file-bypassed "$received of $sent bytes" [ "$received/$sent" = "$TRANSFER/$TRANSFER" ]
+    timeout -s KILL 60 $IP netns exec engine "$BENCH" tcp-receive --bind $SINK:9001 >knocked.json 2>knocked.err &
+    sink=$!
+    await knocked.err "$sink"
+    bounded 60 client "$BENCH" tcp-send --to $SINK:9001 --bytes 1 >knock.json 2>knock.err
+    kill "$sink"
+    wait "$sink"
+    said=$(tail -n 1 knock.err)
+    check rules-file-rejected "$said" [ "${said#*onnection refused}" != "$said" ]
+    stop_engine rules-file
+    value=$(flat engine.json | grep -oE '"(name|packets)":("no"|"past"|[0-9]+)' | tr '\n' ' ')
+    flat engine.json | sed 's/.*"totals"://' >totals.json
+    seen=$(number totals.json packets) repeated=$(number totals.json repeated)
+    back=$(flat engine.json | grep -oE '"(rejects|bypasses)_returned":[1-9][0-9]*')
+    check rules-file-once "$repeated of $seen packets went round, ${back:-none twice}: ${value#* }" \
+        [ "$repeated" = "$seen" -a "${seen:-0}" -ge 2 -a "${seen:-0}" -le $SEEN_MAX -a -z "$back" ]
+    remove_rule rules-file
+}
+
 install_tcp_rule() { # NAME OPTIONS...
     name=$1
     shift

@@ -13,6 +13,8 @@
 #   no kernel support is named, with the remedy, and ends with status 1
 #   flow bypass   after a connection's first packets none comes to the queue, whoever marks it
 #   reject    a marked packet is answered by a TCP reset
+#   rules file   what a rule rejects or lets past goes round by its mark once
+#   selftest-*   the cases of the kernel's own nft_queue.sh that need a listener: selftests.sh
 #   removal   nothing of a rule or a queue stays behind
 # Does not: measure anything, test overload or loss, or use more than one pair of hosts.
 #
@@ -21,6 +23,7 @@
 
 . /steps.sh
 . /flows.sh
+. /selftests.sh
 
 main() {
     check machine "kernel $(uname -r), $(nproc) CPUs, up $(cut -d ' ' -f 1 /proc/uptime) s" \
@@ -37,6 +40,8 @@ main() {
     check_flow_bypass ct
     check_no_flow_bypass
     check_reject
+    check_rules_file
+    check_selftests
     check_kernel_log
     echo "VM-RESULT $passed passed, $failed failed"
 }

@@ -21,6 +21,7 @@ TALK_MARK=42
 
 passed=0
 failed=0
+space=engine # the namespace that engines are started in
 
 check() { # NAME EVIDENCE TEST...
     what="$1: $2"
@@ -53,9 +54,9 @@ lay_out_end() { # NAMESPACE DEVICE ADDRESS PEER PEER_MAC
 }
 
 bounded() { # SECONDS NAMESPACE COMMAND...
-    seconds=$1 space=$2
+    seconds=$1 inside=$2
     shift 2
-    timeout -s KILL "$seconds" $IP netns exec "$space" "$@"
+    timeout -s KILL "$seconds" $IP netns exec "$inside" "$@"
 }
 
 install_rule() { # NAME WHAT_NFT_SHOWS OPTIONS...
@@ -80,7 +81,7 @@ start_engine() { # NAME COMMAND...
     name=$1
     shift
     # busybox's timeout and ip both become their command, so the pid is the engine's own.
-    timeout -s KILL 90 $IP netns exec engine "$@" >engine.json 2>engine.err &
+    timeout -s KILL 90 $IP netns exec "$space" "$@" >engine.json 2>engine.err &
     engine=$!
     await engine.err "$engine"
     check "$name-engine" "$(grep '^ready' engine.err || tail -n 1 engine.err)" \
@@ -98,14 +99,14 @@ stop_engine() { # NAME: it has 10 s to end
     status=$? words=
     [ $status = 0 ] || words=": $(tail -n 1 engine.err)"
     check "$1-exit" "status $status$words" [ $status = 0 ]
-    left=$(bounded 10 engine cat /proc/net/netfilter/nfnetlink_queue 2>&1) || left="unread: $left"
+    left=$(bounded 10 "$space" cat /proc/net/netfilter/nfnetlink_queue 2>&1) || left="unread: $left"
     check "$1-unbound" "nfnetlink_queue ${left:-empty}" [ -z "$left" ]
 }
 
 kill_engine() { # NAME: for one that does not end by itself
     kill -TERM "$engine" 2>/dev/null
     wait "$engine" 2>/dev/null
-    left=$(bounded 10 engine cat /proc/net/netfilter/nfnetlink_queue 2>&1) || left="unread: $left"
+    left=$(bounded 10 "$space" cat /proc/net/netfilter/nfnetlink_queue 2>&1) || left="unread: $left"
     check "$1-unbound" "nfnetlink_queue ${left:-empty}" [ -z "$left" ]
 }
 

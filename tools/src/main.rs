@@ -4,8 +4,10 @@
 
 #![forbid(unsafe_code)]
 
+mod confine;
 mod eve;
 mod inspector;
+mod manual;
 mod mark;
 mod policy;
 mod rules;
@@ -13,11 +15,14 @@ mod run;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Per-CPU NFQUEUE engine: runs it and installs its rules.
 #[derive(Debug, Parser)]
 #[command(name = "fanq", version, propagate_version = true)]
+#[command(after_help = "Examples:
+  fanq rules install --hook forward --queues 0-3 --fanout --bypass
+  fanq run --queues 0-3 --stats 1")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -31,6 +36,10 @@ enum Command {
     Rules(rules::RulesArgs),
     /// Look at a rules file for `run --policy`: what is in it, and what it costs.
     Policy(inspector::PolicyArgs),
+    /// Print the completions of a shell.
+    Completions(manual::CompletionsArgs),
+    /// Print or write the manual's pages.
+    Man(manual::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +48,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Rules(args) => rules::run(&args),
         Command::Policy(args) => inspector::run(&args),
+        Command::Completions(args) => manual::completions(&args, Cli::command()),
+        Command::Man(args) => manual::man(&args, Cli::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -71,11 +82,11 @@ const EXIT_USAGE: u8 = 2;
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::*;
 
     /// clap finds contradictions between options only when it is asked, and in a debug build.
     #[test]
     fn the_options_do_not_contradict_each_other() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
     }
 }

@@ -16,7 +16,7 @@ use crate::result::{Account, CpuFinding, Trial};
 use crate::statistics::{SEED, estimate, median, ratio_of_pairs, spread_warning};
 use crate::target::Target;
 use crate::target::account::OwnAccount;
-use crate::trial::{Length, Request, is_disturbed, judge, share_policy_drops};
+use crate::trial::{Length, OwnDrops, Request, is_disturbed, judge, share_own_drops};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
@@ -113,11 +113,12 @@ fn together(
             }
         }
     }
-    let ended = all.strands.into_iter().zip(&kept);
+    let ended = all.strands.into_iter().zip(targets).zip(&kept);
     ended
-        .map(|(strand, kept)| {
+        .map(|((strand, target), kept)| {
             let own = strand.end()?;
-            settle(&mut session.document.trials, kept, own.map_or(0, |own| own.dropped));
+            let drops = OwnDrops::of(target, own.as_ref());
+            settle(&mut session.document.trials, kept, drops);
             let last = kept.iter().filter(|kept| kept.is_last);
             let trials = last.map(|kept| session.document.trials[kept.index].clone()).collect();
             Ok(Measured { trials, own })
@@ -135,11 +136,11 @@ struct Kept {
 }
 
 /// Closes the accounts of a target's trials, now that it has said what it dropped by itself.
-fn settle(trials: &mut [Trial], kept: &[Kept], dropped: u64) {
+fn settle(trials: &mut [Trial], kept: &[Kept], said: OwnDrops) {
     let is_own = |index| kept.iter().any(|kept| kept.index == index);
     let own = trials.iter_mut().enumerate().filter(|(index, _)| is_own(*index));
     let mut accounts: Vec<&mut Account> = own.map(|(_, trial)| &mut trial.account).collect();
-    share_policy_drops(&mut accounts, dropped);
+    share_own_drops(&mut accounts, said);
     for kept in kept {
         judge(&mut trials[kept.index], kept.wanted, false);
     }

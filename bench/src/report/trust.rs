@@ -20,6 +20,7 @@ struct Sums {
     offered: i128,
     delivered: i128,
     policy_drops: i128,
+    shed: i128,
     queue_drops: i128,
     socket_drops: i128,
     flushed: i128,
@@ -202,6 +203,7 @@ fn account_table(trials: &[Trial], lineup: &Lineup<'_>) -> Table {
         "Offered",
         "Delivered",
         "Dropped by verdict",
+        "Shed",
         "Queue full",
         "Socket full",
         "Flushed",
@@ -232,6 +234,7 @@ impl Sums {
         self.offered += i128::from(account.offered);
         self.delivered += i128::from(account.delivered);
         self.policy_drops += i128::from(account.policy_drops);
+        self.shed += i128::from(account.shed);
         self.queue_drops += i128::from(account.queue_drops);
         self.socket_drops += i128::from(account.socket_drops);
         self.flushed += i128::from(account.flushed);
@@ -248,6 +251,7 @@ impl Sums {
             self.offered,
             self.delivered,
             self.policy_drops,
+            self.shed,
             self.queue_drops,
             self.socket_drops,
             self.flushed,

@@ -49,6 +49,10 @@ pub(crate) struct Account {
     pub(crate) delivered: u64,
     /// Dropped by the target's own verdict.
     pub(crate) policy_drops: u64,
+    /// Dropped by the target unseen, since there were too many; also what it dropped of its own accord where the two
+    /// are known only together.
+    #[serde(default)]
+    pub(crate) shed: u64,
     /// The queue was full (`queue_dropped`).
     pub(crate) queue_drops: u64,
     /// The socket's buffer was full (`user_dropped`, seen by the target as a gap in the ids).

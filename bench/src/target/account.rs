@@ -13,6 +13,9 @@ pub(crate) struct OwnAccount {
     /// Of those, the ones it dropped; peers accept everything.
     #[serde(default)]
     pub(crate) dropped: u64,
+    /// Packets that it answered unseen, since there were too many.
+    #[serde(default)]
+    pub(crate) shed: u64,
     pub(crate) recv_calls: u64,
     pub(crate) send_calls: u64,
 }
@@ -30,11 +33,13 @@ mod tests {
 
     #[test]
     fn the_last_line_is_the_account() {
-        let own = OwnAccount { packets: 9, dropped: 0, recv_calls: 3, send_calls: 2 };
+        let own = OwnAccount { packets: 9, dropped: 0, shed: 0, recv_calls: 3, send_calls: 2 };
         let peer = "warming up\n{\"packets\":9,\"recv_calls\":3,\"send_calls\":2,\"cpu_us\":5}\n";
         assert_eq!(read(peer), Some(own));
-        let fanq = r#"{"schema":"fanq.run/1","totals":{"packets":9,"dropped":4,"recv_calls":3,"send_calls":2}}"#;
-        assert_eq!(read(fanq), Some(OwnAccount { dropped: 4, ..own }));
+        let fanq = r#"{"schema":"fanq.run/1",
+            "totals":{"packets":9,"dropped":4,"shed":5,"recv_calls":3,"send_calls":2}}"#
+            .replace('\n', "");
+        assert_eq!(read(&fanq), Some(OwnAccount { dropped: 4, shed: 5, ..own }));
         for other in ["", "bye", "{}", "[1]", "{\"packets\":-1}"] {
             assert_eq!(read(other), None, "{other}");
         }

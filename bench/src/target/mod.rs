@@ -123,8 +123,18 @@ impl Target {
 
     /// The mark of the flows that it bypasses, as its options have it: its rules must know it.
     pub(crate) fn bypass_mark(&self) -> Option<&str> {
+        self.option("--bypass-mark")
+    }
+
+    /// Whether its options have it drop the packets that are too many.
+    pub(crate) fn drops_what_it_sheds(&self) -> bool {
+        self.option("--on-overload") == Some("drop")
+    }
+
+    /// The value of an option of ours.
+    fn option(&self, name: &str) -> Option<&str> {
         let Kind::Fanq(options) = &self.kind else { return None };
-        let is_it = |word: &String| word.split('=').next() == Some("--bypass-mark");
+        let is_it = |word: &String| word.split('=').next() == Some(name);
         let at = options.iter().position(is_it)?;
         match options[at].split_once('=') {
             Some((_, mark)) => Some(mark),
@@ -225,6 +235,13 @@ mod tests {
             ("none", None),
         ] {
             assert_eq!(target.parse::<Target>().unwrap().bypass_mark(), mark, "{target}");
+        }
+        for (target, drops) in [
+            ("fanq:--on-overload drop", true),
+            ("fanq:--on-overload=accept", false),
+            ("exec:other {queues} --on-overload drop", false),
+        ] {
+            assert_eq!(target.parse::<Target>().unwrap().drops_what_it_sheds(), drops, "{target}");
         }
     }
 

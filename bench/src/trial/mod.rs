@@ -30,13 +30,14 @@ use crate::load::schedule::{Pattern, Schedule};
 use crate::load::udp::UdpSender;
 use crate::load::xdp::{PACKETS_MAX, XdpSender};
 use crate::result::{Account, CpuUse, Family, LoadKind, LoadSetting, Topology, Trial};
-use crate::target::{Running, Service, Target, account};
+use crate::target::account::{self, OwnAccount};
+use crate::target::{Running, Service, Target};
 
 use pass::{Passed, Way};
 use replay::interface_index;
 use rules::{Action, Rules, Selection};
 pub(crate) use stream::Traffic;
-pub(crate) use together::share_policy_drops;
+pub(crate) use together::share_own_drops;
 
 /// What is to be tried.
 #[derive(Debug, Clone)]
@@ -177,7 +178,9 @@ impl Bench {
         let Passed { mut trial, ns, answered, wanted } =
             self.pass(request, running.as_mut(), way)?;
         if let Some(running) = running {
-            (trial.cpu, trial.account.policy_drops) = account_of(running, ns, answered)?;
+            let (cpu, drops) = account_of(running, request.target, ns, answered)?;
+            trial.cpu = Some(cpu);
+            (trial.account.policy_drops, trial.account.shed) = (drops.policy, drops.shed);
         }
         judge(&mut trial, wanted, self.has_fragments());
         Ok(trial)
@@ -251,8 +254,31 @@ impl Bench {
     }
 }
 
+/// Packets that a target says it dropped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct OwnDrops {
+    /// By its verdict.
+    pub(crate) policy: u64,
+    /// Unseen, since there were too many.
+    pub(crate) shed: u64,
+}
+
+impl OwnDrops {
+    /// What it sheds passes, unless it was told to drop it.
+    pub(crate) fn of(target: &Target, said: Option<&OwnAccount>) -> Self {
+        let shed = said.map_or(0, |said| said.shed);
+        let shed = if target.drops_what_it_sheds() { shed } else { 0 };
+        Self { policy: said.map_or(0, |said| said.dropped), shed }
+    }
+}
+
 /// Ends a target and takes what it says of itself.
-fn account_of(running: Running, ns: u64, answered: u64) -> anyhow::Result<(Option<CpuUse>, u64)> {
+fn account_of(
+    running: Running,
+    target: &Target,
+    ns: u64,
+    answered: u64,
+) -> anyhow::Result<(CpuUse, OwnDrops)> {
     let resident_kib_max = running.resident_kib_max()?;
     let ended = running.stop()?;
     let said = account::read(&ended.stdout);
@@ -265,7 +291,7 @@ fn account_of(running: Running, ns: u64, answered: u64) -> anyhow::Result<(Optio
         send_calls: said.as_ref().map(|said| said.send_calls),
         resident_kib_max,
     };
-    Ok((Some(cpu), said.map_or(0, |said| said.dropped)))
+    Ok((cpu, OwnDrops::of(target, said.as_ref())))
 }
 
 fn packets_of(length: Length, pps: Option<f64>) -> u64 {
@@ -333,6 +359,7 @@ impl Account {
 
     fn lost_or_dropped(&self) -> u64 {
         self.policy_drops
+            + self.shed
             + self.queue_drops
             + self.socket_drops
             + self.flushed

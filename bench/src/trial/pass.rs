@@ -76,6 +76,7 @@ impl Bench {
             offered: passage.offered,
             delivered: passage.delivered,
             policy_drops: 0,
+            shed: 0,
             queue_drops: queues.iter().map(|queue| queue.queue_drops).sum(),
             socket_drops: queues.iter().map(|queue| queue.socket_drops).sum(),
             flushed,

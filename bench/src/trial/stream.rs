@@ -57,7 +57,7 @@ impl Bench {
         let ns = cpu_after.unwrap_or(0).saturating_sub(cpu_before.unwrap_or(0));
         let cpu = match running {
             None => None,
-            Some(running) => account_of(running, ns, answered)?.0,
+            Some(running) => Some(account_of(running, target, ns, answered)?.0),
         };
         let took = arrived.took.as_secs_f64().max(1e-9);
         #[expect(clippy::cast_precision_loss, reason = "counts of one trial, far below 2^53")]

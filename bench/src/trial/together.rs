@@ -16,7 +16,7 @@ use fanq::QueueRange;
 
 use super::pass::{Passed, Way};
 use super::rules::{Action, Rules};
-use super::{Bench, PORT, Request};
+use super::{Bench, OwnDrops, PORT, Request};
 use crate::result::{Account, CpuUse, Trial};
 use crate::target::account::OwnAccount;
 use crate::target::{Running, Service, Target, account};
@@ -90,14 +90,20 @@ impl Strand {
     }
 }
 
-/// Gives what a target dropped by its own verdict to the accounts that lack packets, if the sums agree.
-pub(crate) fn share_policy_drops(accounts: &mut [&mut Account], dropped: u64) {
-    let all_lack = accounts.iter().all(|account| account.remainder() >= 0);
-    if all_lack
-        && accounts.iter().map(|account| account.remainder()).sum::<i64>() == dropped.cast_signed()
-    {
+/// Gives what a target dropped itself to the accounts that lack packets, if the sums agree. If it both dropped and
+/// shed, nobody knows which of the two a trial lacks: all of it is then taken for shed, the loss.
+pub(crate) fn share_own_drops(accounts: &mut [&mut Account], said: OwnDrops) {
+    let lacking = |account: &&mut Account| account.remainder();
+    let all_lack = accounts.iter().all(|account| lacking(account) >= 0);
+    let said_dropped = (said.policy + said.shed).cast_signed();
+    if all_lack && accounts.iter().map(lacking).sum::<i64>() == said_dropped {
         for account in accounts {
-            account.policy_drops += account.remainder().cast_unsigned();
+            let lacks = account.remainder().cast_unsigned();
+            if said.shed == 0 {
+                account.policy_drops += lacks;
+            } else {
+                account.shed += lacks;
+            }
         }
     }
 }
@@ -114,11 +120,19 @@ mod tests {
     fn drops_are_shared_out_only_if_they_add_up_to_the_packet() {
         for (said, drops) in [(5, [2, 0, 3]), (4, [0; 3]), (6, [0; 3])] {
             let mut accounts = [account(10, 8), account(10, 10), account(10, 7)];
-            share_policy_drops(&mut accounts.each_mut(), said);
+            share_own_drops(&mut accounts.each_mut(), OwnDrops { policy: said, shed: 0 });
             assert_eq!(accounts.map(|account| account.policy_drops), drops, "{said}");
         }
+        for policy in [0, 2] {
+            let mut accounts = [account(10, 8), account(10, 7)];
+            share_own_drops(&mut accounts.each_mut(), OwnDrops { policy, shed: 5 - policy });
+            assert_eq!(
+                accounts.map(|account| (account.policy_drops, account.shed)),
+                [(0, 2), (0, 3)]
+            );
+        }
         let mut accounts = [account(10, 12), account(10, 7)];
-        share_policy_drops(&mut accounts.each_mut(), 1);
+        share_own_drops(&mut accounts.each_mut(), OwnDrops { policy: 1, shed: 0 });
         assert_eq!(accounts.map(|account| account.policy_drops), [0, 0], "one has too many");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Answers;
 use crate::edits::{self, RewriteError};
-use crate::nfq::{self, ConntrackEdit, Message, PacketId, PacketMessage, Verdict};
+use crate::nfq::{self, ConntrackEdit, Message, PacketId, PacketMessage, Verdict, VerdictCode};
 use crate::sys::LentDatagram;
 
 /// A packet whose verdict comes later, from whichever thread has this. Made by
@@ -65,6 +65,32 @@ impl Answer {
             Rewritten::Not => None,
             Rewritten::InPlace(range) => self.datagram.get(range.clone()),
             Rewritten::Apart(bytes) => Some(bytes),
+        }
+    }
+
+    /// The same, to be written to.
+    fn payload_mut(&mut self) -> Option<&mut [u8]> {
+        match &mut self.rewritten {
+            Rewritten::Not => None,
+            Rewritten::InPlace(range) => {
+                let range = range.clone();
+                self.datagram.get_mut().and_then(|all| all.get_mut(range))
+            }
+            Rewritten::Apart(bytes) => Some(bytes),
+        }
+    }
+
+    /// Fills in a checksum that came open and still is, or notes why the new bytes cannot go out: on the thread that
+    /// answers, not on the worker's.
+    pub(crate) fn settle(&mut self) {
+        let passes = self.verdict.is_some_and(|verdict| verdict.code() != VerdictCode::Drop);
+        if !passes || self.rewritten == Rewritten::Not || self.refused.is_some() {
+            return;
+        }
+        if edits::is_open(&self.message())
+            && let Some(bytes) = self.payload_mut()
+        {
+            self.refused = edits::close_checksum(bytes).err();
         }
     }
 
@@ -139,15 +165,7 @@ impl Deferred {
                 None => Rewritten::Apart(answer.message().payload().to_vec()),
             };
         }
-        match &mut answer.rewritten {
-            Rewritten::Apart(bytes) => Ok(bytes),
-            Rewritten::InPlace(range) => {
-                let range = range.clone();
-                let place = answer.datagram.get_mut().and_then(|all| all.get_mut(range));
-                Ok(place.expect("an only owner stays one"))
-            }
-            Rewritten::Not => unreachable!("it was made something else above"),
-        }
+        Ok(answer.payload_mut().expect("it was rewritten above, and an only owner stays one"))
     }
 
     /// Puts other bytes in the packet's place; see [`Packet::replace`](crate::Packet::replace).
@@ -179,6 +197,7 @@ impl Deferred {
     pub(crate) fn into_answer(mut self, verdict: Option<Verdict>) -> Answer {
         let mut answer = self.open.take().expect(OPEN);
         answer.verdict = verdict;
+        answer.settle();
         answer
     }
 

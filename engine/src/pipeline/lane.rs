@@ -112,6 +112,7 @@ fn inspect_all<I: Inspector>(inbox: &Inbox, mut inspector: I) {
             let mut answer = deferred.into_answer(Some(verdict));
             if edits.is_touched() {
                 edits.move_into(&mut answer);
+                answer.settle();
             }
             decided.add(answer, answers);
         }

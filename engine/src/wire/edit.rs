@@ -36,6 +36,38 @@ pub fn check(bytes: &[u8], checksum: L4Checksum) -> Result<(), WireError> {
     prepare(bytes, checksum).map(|_| ())
 }
 
+/// Fills in the transport checksum if it is open, and leaves one that is complete and right as it is: for a packet that
+/// came with an open one ([`L4Checksum::Open`]), whatever was written to it since.
+///
+/// # Errors
+///
+/// Those of [`PacketEdit::new`]: among them that the checksum is neither open nor right. The bytes are as before.
+pub fn complete_open(bytes: &mut [u8]) -> Result<(), WireError> {
+    PacketEdit::new(bytes, L4Checksum::Open).map(PacketEdit::finish)
+}
+
+/// What is known of a packet that [`PacketEdit`] takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Editable {
+    layout: Layout,
+    upkeep: Upkeep,
+}
+
+impl Editable {
+    /// Finds the headers; the errors are those of [`PacketEdit::new`].
+    #[inline]
+    pub(crate) fn find(bytes: &[u8], checksum: L4Checksum) -> Result<Self, WireError> {
+        let (layout, upkeep) = prepare(bytes, checksum)?;
+        Ok(Self { layout, upkeep })
+    }
+
+    /// An edit of these same bytes, or of a copy of them.
+    #[inline]
+    pub(crate) fn edit(self, bytes: &mut [u8]) -> PacketEdit<'_> {
+        PacketEdit { bytes, layout: self.layout, upkeep: self.upkeep }
+    }
+}
+
 /// The headers of one packet, ready to be edited by field. Bytes behind the length that the IP header states are
 /// padding, and are left alone.
 #[derive(Debug)]

@@ -46,7 +46,8 @@ mod sample;
 mod tests;
 
 pub use checksum::{Sum, updated};
-pub use edit::{L4Checksum, PacketEdit, check};
+pub(crate) use edit::Editable;
+pub use edit::{L4Checksum, PacketEdit, check, complete_open};
 pub use error::{Field, WireError};
 pub use extensions::EXTENSION_HEADERS_MAX;
 pub use layout::{Fragment, Transport};

@@ -229,6 +229,43 @@ fn a_worker_that_ends_is_reported_and_its_queue_released() {
     assert!(!queue_is_bound(24));
 }
 
+/// Gives all capabilities of its thread up while it looks at its third packet.
+struct LosesCapability(u32);
+
+impl Inspector for LosesCapability {
+    fn inspect(&mut self, _packet: &mut Packet<'_>) -> Verdict {
+        self.0 += 1;
+        if self.0 == 3 {
+            let none = rustix::thread::CapabilitySet::empty();
+            let sets = rustix::thread::CapabilitySets {
+                effective: none,
+                permitted: none,
+                inheritable: none,
+            };
+            rustix::thread::set_capabilities(None, sets).unwrap();
+        }
+        Verdict::ACCEPT
+    }
+}
+
+#[test]
+fn a_worker_that_loses_the_capability_ends_and_says_so() {
+    let lab = Lab::new(29, "INPUT");
+    let builder = Engine::builder().queues(lab.range()).batch(1);
+    let mut engine = builder.start(|_| LosesCapability(0)).unwrap();
+    let sink = Sink::new(&lab);
+    lab.send(10, 64);
+    assert_eq!(sink.received(2), 2);
+    while engine.wait(Some(LIMIT)).unwrap() != Event::WorkerEnded {}
+    let stopped = engine.shutdown(LIMIT);
+    let [failure @ WorkerError::CapabilityLost { queue: 29 }] = &stopped.failures[..] else {
+        panic!("{:?}", stopped.failures)
+    };
+    assert!(failure.to_string().contains("CAP_NET_ADMIN"), "{failure}");
+    assert!(stopped.stats.totals().verdict_errors > 0);
+    assert!(!queue_is_bound(29));
+}
+
 #[test]
 fn an_interrupter_ends_the_wait() {
     let mut engine = Engine::builder().queues("25".parse().unwrap()).start(ACCEPT).unwrap();

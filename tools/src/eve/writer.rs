@@ -20,6 +20,7 @@ use super::EveTarget;
 use super::format::{self, Formatter, Named};
 use super::output::Output;
 use super::record::{EveRecord, EveSender, ring};
+use crate::confine::{self, Role};
 use crate::inspector::{InterfaceNames, Rule};
 
 /// The rules of one version, in words.
@@ -59,6 +60,9 @@ impl EveLog {
         let open = || -> anyhow::Result<_> { Ok((Output::open(target)?, InterfaceNames::open()?)) };
         let (output, names) =
             open().with_context(|| format!("opening the log {} (--eve)", path.display()))?;
+        if matches!(target, EveTarget::File(_)) {
+            confine::allow([], confine::place_of_log(path));
+        }
         let (orders, received) = channel();
         let counts = Arc::new(EveCounts::default());
         let writer = Writer {
@@ -75,7 +79,11 @@ impl EveLog {
             complained: None,
         };
         let thread = std::thread::Builder::new().name("fanq-eve".to_owned());
-        let thread = thread.spawn(move || writer.run()).context("starting the log's thread")?;
+        let thread = thread.spawn(move || {
+            confine::thread(Role::Log);
+            writer.run();
+        });
+        let thread = thread.context("starting the log's thread")?;
         Ok(Self { orders, counts, thread })
     }
 

@@ -14,6 +14,7 @@ use super::compiled::CompiledPolicy;
 use super::handover::{Handover, PolicyVersion, RuleTally, WorkerCounts};
 use super::interfaces::{InterfaceNames, InterfaceTable};
 use super::rules_file::{Action, RulesFile};
+use crate::confine;
 use crate::eve::{EveLog, RuleNames};
 use crate::usage;
 
@@ -80,7 +81,9 @@ impl PolicyControl {
     /// # Errors
     /// As [`compile`].
     pub(crate) fn start(path: &Path, workers: usize, log: Option<&EveLog>) -> anyhow::Result<Self> {
-        let policy = compile(path)?;
+        let file = RulesFile::load(path).map_err(usage)?;
+        confine::allow(file.files.iter().flat_map(|file| confine::folders_of(file)), []);
+        let policy = CompiledPolicy::new(&file)?;
         let mut control = Self {
             path: path.to_owned(),
             handover: Arc::new(Handover::new(workers)),

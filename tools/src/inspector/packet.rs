@@ -17,7 +17,7 @@
 
 use std::net::IpAddr;
 
-use etherparse::{Ipv6ExtensionSlice, LaxIpSlice, LaxIpv4Slice, LaxIpv6Slice};
+use etherparse::{IpNumber, LaxIpSlice, LaxIpv4Slice, LaxIpv6Slice, ip_number};
 
 use super::rules_file::WITH_PORTS;
 
@@ -165,28 +165,33 @@ impl Addresses {
     }
 }
 
-/// Protocol and bytes of an IPv6 fragment other than the first.
+/// Protocol and bytes of an IPv6 fragment other than the first. Walks by itself: etherparse's iterator over extension
+/// headers (0.21.0) takes it for granted that all of them are whole, and reads beyond the packet where one is not.
 #[cold]
 fn later_fragment<'a>(packet: &'a [u8], v6: &LaxIpv6Slice<'a>) -> Option<(u8, &'a [u8])> {
+    let extensions = v6.extensions().slice();
     let begins = v6.header().slice().len();
-    let ends = begins + v6.extensions().slice().len() + v6.payload().payload.len();
-    let mut behind = begins;
-    for extension in v6.extensions().clone() {
-        behind += match &extension {
-            Ipv6ExtensionSlice::HopByHop(header)
-            | Ipv6ExtensionSlice::Routing(header)
-            | Ipv6ExtensionSlice::DestinationOptions(header) => header.slice().len(),
-            Ipv6ExtensionSlice::Fragment(header) => header.slice().len(),
-            Ipv6ExtensionSlice::Authentication(header) => header.slice().len(),
+    let ends = begins + extensions.len() + v6.payload().payload.len();
+    let (mut kind, mut at) = (v6.header().next_header(), 0);
+    loop {
+        let rest = extensions.get(at..)?;
+        let length = match kind {
+            ip_number::IPV6_HOP_BY_HOP | ip_number::IPV6_ROUTE | ip_number::IPV6_DEST_OPTIONS => {
+                8 * (usize::from(*rest.get(1)?) + 1)
+            }
+            ip_number::AUTH => 4 * (usize::from(*rest.get(1)?) + 2),
+            ip_number::IPV6_FRAG => 8,
+            _ => return None,
         };
-        if let Ipv6ExtensionSlice::Fragment(header) = extension
-            && header.fragment_offset().value() > 0
-        {
+        let header = rest.get(..length)?;
+        at += length;
+        // The offset counts in units of 8 bytes; the last three bits are others'.
+        if kind == ip_number::IPV6_FRAG && u16::from_be_bytes([header[2], header[3]]) >= 8 {
             // What etherparse took for further headers is the middle of something, too.
-            return Some((header.next_header().0, packet.get(behind..ends).unwrap_or(&[])));
+            return Some((header[0], packet.get(begins + at..ends).unwrap_or(&[])));
         }
+        kind = IpNumber(header[0]);
     }
-    None
 }
 
 /// What lies behind the TCP header, and where it stands in the stream.

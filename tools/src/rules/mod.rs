@@ -29,8 +29,11 @@ use spec::{
     Family, Hook, IfaceName, Marks, Matches, PortSet, Proto, RawMatch, RuleSpec, TableName,
 };
 
-/// Example: fanq rules install --hook forward --queues 0-3 --fanout --bypass
+/// Options of `fanq rules`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  fanq rules install --hook forward --queues 0-3 --fanout --bypass
+  fanq rules show")]
 pub(crate) struct RulesArgs {
     #[command(subcommand)]
     action: Action,
@@ -39,12 +42,24 @@ pub(crate) struct RulesArgs {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Show what install would do, and change nothing.
+    #[command(after_help = "Examples:
+  fanq rules print --queues 0-3 --fanout
+  fanq rules print --backend iptables --hook input --queues 0-3 --proto tcp --dport 80,443")]
     Print(RuleArgs),
     /// Put the rule in place. If one of this name is there, it is replaced.
+    #[command(after_help = "Examples:
+  fanq rules install --hook forward --queues 0-3 --fanout --bypass
+  fanq rules install --queues 0-3 --fanout --reject-mark 0x10/0x30 --bypass-mark 0x20/0x30")]
     Install(RuleArgs),
     /// Show what is installed, with the packets that each rule has counted.
+    #[command(after_help = "Examples:
+  fanq rules show
+  fanq rules show --backend nft")]
     Show(show::ShowArgs),
     /// Take the rule out, wait until the queues are empty, and delete what install made.
+    #[command(after_help = "Examples:
+  fanq rules remove
+  fanq rules remove --drain-limit 10")]
     Remove(remove::RemoveArgs),
 }
 

@@ -14,9 +14,11 @@ mod under_load;
 mod watch;
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fanq::{Engine, WorkerInfo};
 
+use crate::confine;
 use crate::eve::{EveLog, EveSender};
 use crate::inspector::{PolicyControl, RuleInspector};
 use crate::policy::{PolicyChoice, PolicyInspector};
@@ -29,13 +31,15 @@ use watch::{Orders, Watch};
 /// Runs the engine until SIGINT or SIGTERM.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let options = RunOptions::resolve(args)?;
+    confine::begin(&options.wanted)?;
     let with_rules = matches!(options.policy, PolicyChoice::Rules(_));
     // Taken from here on: a signal that comes before the engine runs is carried out once it does.
     let orders = Orders::listen(with_rules || options.eve.is_some())?;
     let log = options.eve.as_ref().map(EveLog::start).transpose()?;
     let (mut engine, control) = start_by_policy(&options, log.as_ref())?;
     orders.wake(engine.interrupter());
-    announce(&engine, &options, control.as_ref());
+    let confined = confine::complete()?;
+    announce(&engine, &options, control.as_ref(), confined);
 
     let mut watch = Watch::new(&options, orders, control, log);
     let ended_by_worker = watch.until_stopped(&mut engine)?;
@@ -78,13 +82,17 @@ fn start_by_policy(
         }
         PolicyChoice::Rules(path) => path,
     };
-    let workers = usize::from(options.engine.queues.count());
+    // Each thread that inspects has an inspector of its own, with rules and a way to the log of its own.
+    let lanes = options.inspect_threads.max(1);
+    let workers = usize::from(options.engine.queues.count()) * lanes;
     let control = PolicyControl::start(path, workers, log)?;
     let sender = |_| Mutex::new(log.map(EveLog::sender));
     let senders: Vec<Mutex<Option<EveSender>>> = (0..workers).map(sender).collect();
+    let made: Vec<_> = options.engine.queues.iter().map(|_| AtomicUsize::new(0)).collect();
     let handover = control.handover();
     let engine = start::start(options, move |worker: WorkerInfo| {
-        let index = usize::from(worker.index);
+        let lane = made[usize::from(worker.index)].fetch_add(1, Ordering::Relaxed) % lanes;
+        let index = usize::from(worker.index) * lanes + lane;
         let sender = senders[index].lock().map_or(None, |mut sender| sender.take());
         RuleInspector::new(index, std::sync::Arc::clone(&handover), sender)
     })?;
@@ -92,7 +100,12 @@ fn start_by_policy(
 }
 
 /// Says which queue runs where, what is odd, and that all is ready.
-fn announce(engine: &Engine, options: &RunOptions, control: Option<&PolicyControl>) {
+fn announce(
+    engine: &Engine,
+    options: &RunOptions,
+    control: Option<&PolicyControl>,
+    (limited, unlimited): (String, Option<String>),
+) {
     for assignment in engine.assignments() {
         let place = match assignment.cpu {
             Some(cpu) => format!("worker on CPU {cpu}"),
@@ -109,6 +122,10 @@ fn announce(engine: &Engine, options: &RunOptions, control: Option<&PolicyContro
     }
     if let Some(control) = control {
         eprintln!("rules: {}", control.described());
+    }
+    eprintln!("{limited}");
+    if let Some(unlimited) = unlimited {
+        eprintln!("warning: not limited: {unlimited}");
     }
     let config = &options.engine;
     eprintln!(

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use super::bypass::{Bypass, BypassBy};
 use super::mode::Mode;
 use super::under_load::{self, OnOverload};
+use crate::confine::{Confine, Wanted};
 use crate::eve::EveTarget;
 use crate::mark::MarkBits;
 use crate::policy::{Policy, PolicyChoice};
@@ -117,10 +118,20 @@ struct Settings {
     /// The most seconds that stopping may take [default: 5]
     #[arg(long, value_name = "SECONDS")]
     drain_limit: Option<f64>,
+    /// What is given up once it serves: capabilities, files, system calls. auto: all that this kernel lets; full: all,
+    /// or no start; off: nothing [default: auto]
+    #[arg(long, value_name = "HOW")]
+    confine: Option<Confine>,
+    /// Run as this user: a name, or UID:GID [default: whoever starts it]
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
 }
 
-/// Example: fanq run --queues 0-3 --stats 1
+/// Options of `fanq run`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  fanq run --queues 0-3 --stats 1
+  fanq run --config /etc/fanq.toml --policy rules.toml --eve /var/log/eve.json")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     settings: Settings,
@@ -152,6 +163,7 @@ pub(crate) struct RunOptions {
     pub(crate) stats_every: Option<Duration>,
     pub(crate) summary: SummaryFormat,
     pub(crate) drain_limit: Duration,
+    pub(crate) wanted: Wanted,
 }
 
 impl RunOptions {
@@ -211,6 +223,11 @@ impl RunOptions {
             stats_every: settings.stats.map(|s| seconds("stats", s)).transpose()?,
             summary: settings.summary.unwrap_or(SummaryFormat::Text),
             drain_limit: seconds("drain-limit", settings.drain_limit.unwrap_or(DRAIN_SECONDS))?,
+            wanted: Wanted {
+                confine: settings.confine.unwrap_or_default(),
+                user: settings.user,
+                lanes: inspect_threads > 0,
+            },
         })
     }
 }
@@ -261,6 +278,8 @@ impl Settings {
             stats: self.stats.or(other.stats),
             summary: self.summary.or(other.summary),
             drain_limit: self.drain_limit.or(other.drain_limit),
+            confine: self.confine.or(other.confine),
+            user: self.user.or(other.user),
         }
     }
 }

@@ -9,6 +9,7 @@ use fanq::{Engine, EngineBuilder, Inspector, StartError, WorkerInfo};
 use super::bypass::BypassAfter;
 use super::mode::{Mode, Routed};
 use super::options::RunOptions;
+use crate::confine::{self, Role};
 
 /// Starts the engine with these inspectors, `make`'s, one a worker.
 pub(super) fn start<I, F>(options: &RunOptions, make: F) -> Result<Engine, StartError>
@@ -16,12 +17,12 @@ where
     I: Inspector + 'static,
     F: Fn(WorkerInfo) -> I + Send + Sync + 'static,
 {
-    match options.bypass {
+    confine::while_opening(|| match options.bypass {
         None => start_in_mode(options, make),
         Some(bypass) => {
             start_in_mode(options, move |worker| BypassAfter::new(make(worker), bypass))
         }
-    }
+    })
 }
 
 fn start_in_mode<I, F>(options: &RunOptions, make: F) -> Result<Engine, StartError>
@@ -47,10 +48,17 @@ where
 {
     let builder = EngineBuilder::from(options.engine.clone());
     match options.inspect_threads {
-        0 => builder.start(make),
+        0 => builder.start(move |worker| confined(Role::Worker, make(worker))),
         threads => {
-            let pipeline = Pipeline::new(threads, move |worker, _lane| make(worker));
-            builder.start(move |worker| pipeline.spread(worker))
+            let make = move |worker, _lane| confined(Role::Lane, make(worker));
+            let pipeline = Pipeline::new(threads, make);
+            builder.start(move |worker| confined(Role::Worker, pipeline.spread(worker)))
         }
     }
+}
+
+/// The inspector is made, on its own thread, so that thread has all it needs.
+fn confined<I>(role: Role, inspector: I) -> I {
+    confine::thread(role);
+    inspector
 }

@@ -16,6 +16,7 @@ use signal_hook::iterator::Signals;
 
 use super::options::RunOptions;
 use super::summary;
+use crate::confine::{self, Role};
 use crate::eve::EveLog;
 use crate::inspector::{PolicyAccount, PolicyControl};
 
@@ -40,6 +41,7 @@ impl Orders {
         let orders = Self::default();
         let asked = Arc::clone(&orders.0);
         std::thread::spawn(move || {
+            confine::thread(Role::Signals);
             for signal in &mut signals {
                 let flag = if signal == SIGHUP { &asked.reload } else { &asked.stop };
                 // Release, and acquire where it is read: the waker is seen if it was set before.

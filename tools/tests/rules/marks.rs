@@ -200,6 +200,54 @@ fn the_printed_script_makes_the_rules_for_marks_too() {
     assert_eq!([space.saved("ip"), space.saved("ip6")], by_script);
 }
 
+/// The actions of a rules file, with the rules that `fanq rules` makes for them: each packet that they decide goes
+/// round once, rejected ones are answered by the kernel, and what was let past stays away from the queue.
+#[test]
+fn a_rules_file_rejects_and_bypasses_by_the_rules_made_for_it() {
+    let Some(space) = Namespace::new() else { return };
+    assert_eq!(space.shell(SMALL_PACKETS).code, 0);
+    let install = "install --backend iptables --hook input --queues 0-1 --reject-mark 0x10/0x30 \
+                   --bypass-mark 0x20/0x30";
+    let done = space.fanq(install);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rules.toml");
+    let rules = "reject-mark = '0x10/0x30'
+        bypass-mark = '0x20/0x30'
+        [[rule]]
+        name = 'no'
+        protocol = 'udp'
+        destination-port = 9000
+        action = 'reject'
+        [[rule]]
+        name = 'past'
+        protocol = 'tcp'
+        destination-port = 9000
+        action = 'bypass'";
+    std::fs::write(&file, rules).unwrap();
+    let reader = Reader::with(&space, &format!("--policy {}", file.display()));
+    assert_eq!(play(&space, &format!("transfer 1 {TRANSFER}")), "whole");
+    for address in ["127.0.0.1", "::1"] {
+        let said = play(&space, &format!("knock {address}"));
+        assert_eq!(said, "tcp fine\nudp ConnectionRefused", "{address}");
+    }
+    let shown = space.fanq("show").out;
+    let (_, passed) = sum_of(&shown, "-m connmark");
+    assert!(passed > TRANSFER as u64 - (256 << 10), "{shown}");
+    let summary: serde_json::Value = serde_json::from_str(&reader.finish()).unwrap();
+    let hits = |name: &str| {
+        let rules = summary["policy"]["rules"].as_array().unwrap();
+        rules.iter().find(|rule| rule["name"] == name).unwrap()["packets"].as_u64().unwrap()
+    };
+    assert_eq!(hits("no"), 2, "{summary}");
+    assert!((3..=SEEN_MAX).contains(&hits("past")), "{summary}");
+    assert_eq!(summary["totals"]["repeated"], hits("no") + hits("past"), "{summary}");
+    let returned = ["rejects_returned", "bypasses_returned"].map(|key| &summary["policy"][key]);
+    assert!(returned.iter().all(|count| **count == 0), "{summary}");
+    assert_eq!(space.fanq("remove").code, 0);
+    space.assert_nothing_of_ours();
+}
+
 /// A key of the totals.
 fn number(summary: &str, key: &str) -> u64 {
     let summary: serde_json::Value = serde_json::from_str(summary).unwrap();

@@ -22,8 +22,10 @@ use crate::inspector::worker::RuleInspector;
 use crate::policy::{Policy, PolicyInspector};
 use crate::usage;
 
-/// Example: fanq policy bench rules.toml --payload 1400
+/// Options of `fanq policy bench`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  fanq policy bench rules.toml --payload 1400")]
 pub(super) struct BenchArgs {
     /// The rules file
     file: PathBuf,

@@ -16,8 +16,11 @@ use super::rate::Rates;
 use super::rules_file::Action;
 use super::stream::StreamScanner;
 
-/// Example: fanq policy check rules.toml
+/// Options of `fanq policy`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  fanq policy check rules.toml
+  fanq policy bench rules.toml")]
 pub(crate) struct PolicyArgs {
     #[command(subcommand)]
     action: PolicyAction,
@@ -26,6 +29,8 @@ pub(crate) struct PolicyArgs {
 #[derive(Debug, Subcommand)]
 enum PolicyAction {
     /// Read a rules file as `fanq run --policy` does, and say what it compiles to.
+    #[command(after_help = "Example:
+  fanq policy check rules.toml")]
     Check {
         /// The rules file
         file: PathBuf,

@@ -177,6 +177,29 @@ fn other_protocols_have_their_bytes_and_no_ports() {
     }
 }
 
+/// A fragment header, and behind it a header that is not there, or not whole: nothing beyond the packet is read.
+#[test]
+fn extension_headers_that_are_cut_behind_a_fragments_end_there() {
+    for kind in [60_u8, 43, 51, 44, 0] {
+        for behind in 0..8 {
+            for offset in [0x01_u16, 0x09] {
+                let mut bytes = vec![0x60, 0, 0, 0, 0, 8 + behind, 44, 64];
+                bytes.resize(40, 1);
+                bytes.extend([kind, 0]);
+                bytes.extend(offset.to_be_bytes());
+                bytes.extend([0, 0, 0, 7]);
+                bytes.extend(&[255; 8][..usize::from(behind)]);
+                let facts = PacketFacts::read(&bytes);
+                assert!(facts.payload.len() <= usize::from(behind), "{kind}, {behind}");
+                if offset >= 8 {
+                    let expected = (kind, &bytes[48..]);
+                    assert_eq!((facts.protocol, facts.payload), expected);
+                }
+            }
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(
