@@ -5,11 +5,13 @@
 #![forbid(unsafe_code)]
 
 mod eve;
+mod handover;
 mod inspector;
 mod mark;
 mod policy;
 mod rules;
 mod run;
+mod service_manager;
 
 use std::process::ExitCode;
 
