@@ -5,7 +5,7 @@
 
 use crate::config::{EngineConfig, Wait};
 use crate::deferral::DeferralConfig;
-use crate::engine::Engine;
+use crate::engine::{Engine, PreparedEngine};
 use crate::inspect::{Inspector, WorkerInfo};
 use crate::nfq::{CopyRange, QueueFlag};
 use crate::overload::OverloadConfig;
@@ -153,7 +153,19 @@ impl EngineBuilder {
         I: Inspector + 'static,
         F: Fn(WorkerInfo) -> I + Send + Sync + 'static,
     {
-        Engine::start(&self.config, make)
+        self.prepare(make)?.bind()
+    }
+
+    /// Does all of the start but taking queues: for an engine that goes on where another one stops.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn prepare<I, F>(self, make: F) -> Result<PreparedEngine, StartError>
+    where
+        I: Inspector + 'static,
+        F: Fn(WorkerInfo) -> I + Send + Sync + 'static,
+    {
+        PreparedEngine::new(&self.config, make)
     }
 }
 

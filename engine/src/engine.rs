@@ -11,6 +11,9 @@
 //! without a queue (pinning, making inspectors) is done before the first is bound, since what waits in a bound
 //! queue is lost when it is given up. It deliberately installs no rules and writes no reports.
 
+mod prepared;
+mod release;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -20,18 +23,19 @@ use std::time::Duration;
 use mio::{Events, Poll, Token};
 
 use crate::config::EngineConfig;
-use crate::cpus::CpuList;
 use crate::deferral::{Answers, Gate};
 use crate::inspect::{Inspector, WorkerInfo};
 use crate::kernel_table::{KernelRow, KernelTable};
 use crate::nfq::{ConfigFlags, PacketId, QueueFlag};
-use crate::placement::{Assignment, Plan};
-use crate::queue::{Queue, QueueWaker};
-use crate::start::{StartError, StartWarning, small_buffer_warning};
-use crate::stats::{EngineStats, QueueStats};
+use crate::placement::Assignment;
+use crate::queue::{Past, Queue, QueueWaker};
+use crate::start::{StartError, StartWarning};
+use crate::stats::{Counts, EngineStats, QueueStats};
 use crate::sys;
-use crate::wish::FlagWish;
 use crate::worker::{Worker, WorkerError, WorkerShared};
+
+pub use prepared::PreparedEngine;
+pub use release::{Released, ReleasedQueue};
 
 /// A running engine. Dropping it stops it at once, as [`shutdown`](Self::shutdown) with no time to drain.
 #[derive(Debug)]
@@ -95,6 +99,8 @@ struct WorkerHandle {
     waker: QueueWaker,
     /// Where answers for deferred packets come in.
     answers: Option<Arc<Answers>>,
+    /// What was counted by those who served the queue before.
+    carried: Counts,
     thread: JoinHandle<Option<WorkerEnd>>,
 }
 
@@ -106,54 +112,6 @@ struct WorkerEnd {
 }
 
 impl Engine {
-    /// Starts the engine. `make` makes one inspector for each worker, on the worker's own thread.
-    ///
-    /// # Errors
-    /// See [`StartError`]. Nothing stays bound.
-    pub(crate) fn start<I, F>(config: &EngineConfig, make: F) -> Result<Self, StartError>
-    where
-        I: Inspector + 'static,
-        F: Fn(WorkerInfo) -> I + Send + Sync + 'static,
-    {
-        config.check()?;
-        let io_failed = |what| move |source| StartError::Io { what, source };
-        let online = CpuList::online("/".as_ref()).map_err(io_failed("reading the online CPUs"))?;
-        let allowed = sys::allowed_cpus().unwrap_or_else(|| online.clone());
-        let plan = Plan::new(config.queues, &config.placement, &online, &allowed)?;
-        let poll = Poll::new().map_err(io_failed("creating a poll"))?;
-        let waker =
-            mio::Waker::new(poll.registry(), WAKE).map_err(io_failed("creating a waker"))?;
-        let waker = Arc::new(waker);
-
-        let make = Arc::new(make);
-        let mut seats = Vec::with_capacity(plan.assignments.len());
-        for (index, assignment) in (0..).zip(plan.assignments) {
-            seats.push(Seat::prepare(index, assignment, config, Arc::clone(&make), &waker)?);
-        }
-        let mut prioritised = true;
-        for seat in &seats {
-            prioritised &= seat.wait_until_placed()?;
-        }
-        let (queues, granted) = open_queues(config)?;
-        // After the first bind: on a kernel that loads nfnetlink_queue on demand the file appears only then.
-        let table = KernelTable::open();
-
-        let mut warnings: Vec<_> = plan.warnings.into_iter().map(StartWarning::Placement).collect();
-        let refused = config.queue.flags.asked().without(granted);
-        warnings.extend(refused.iter().map(|flag| StartWarning::FlagRefused { flag }));
-        warnings.extend(small_buffer_warning(config.queue.rcvbuf, &queues));
-        warnings.extend(
-            table
-                .as_ref()
-                .err()
-                .map(|error| StartWarning::NoKernelTable { reason: error.to_string() }),
-        );
-        warnings.extend((!prioritised).then_some(StartWarning::NoPriority { nice: config.nice }));
-        let workers =
-            seats.into_iter().zip(queues).map(|(seat, queue)| seat.serve(queue, config)).collect();
-        Ok(Self { workers, table: table.ok(), warnings, granted, poll, waker })
-    }
-
     /// What the operator should know about this start.
     pub fn warnings(&self) -> &[StartWarning] {
         &self.warnings
@@ -236,7 +194,13 @@ impl Drop for Engine {
 impl WorkerHandle {
     fn stats(&self, kernel: Option<KernelRow>) -> QueueStats {
         let Assignment { queue, cpu, .. } = self.assignment;
-        QueueStats { queue, cpu, counts: self.shared.counters.snapshot(), kernel }
+        QueueStats { queue, cpu, counts: self.counts(), kernel }
+    }
+
+    fn counts(&self) -> Counts {
+        let mut counts = self.carried.clone();
+        counts += &self.shared.counters.snapshot();
+        counts
     }
 
     /// Waits for the thread's end. The queue is given up only after the kernel's last word about it.
@@ -254,28 +218,10 @@ impl WorkerHandle {
             }
             Ok(None) | Err(_) => Err(WorkerError::Panicked { queue }),
         };
-        let counts = self.shared.counters.snapshot();
+        let mut counts = self.carried;
+        counts += &self.shared.counters.snapshot();
         (QueueStats { queue, cpu, counts, kernel }, result)
     }
-}
-
-/// Takes all queues, and says which flags they have. What the first queue was refused the others are not asked for.
-fn open_queues(config: &EngineConfig) -> Result<(Vec<Queue>, ConfigFlags), StartError> {
-    let mut queue_config = config.queue;
-    let lent_max = config.deferral.map_or(0, |deferral| deferral.outstanding_max);
-    let mut queues = Vec::with_capacity(usize::from(config.queues.count()));
-    for number in config.queues.iter() {
-        let mut queue = Queue::open(number, &queue_config, config.batch, lent_max)?;
-        if config.overload.is_some() {
-            let what = "reading /proc/net/netfilter/nfnetlink_queue, which on-overload needs";
-            queue.watch(number).map_err(|source| StartError::Io { what, source })?;
-        }
-        for flag in queue_config.flags.asked().without(queue.granted()).iter() {
-            queue_config.flags.set(flag, FlagWish::Off);
-        }
-        queues.push(queue);
-    }
-    Ok((queues, queue_config.flags.asked()))
 }
 
 /// What the kernel granted a worker's thread.
@@ -285,6 +231,7 @@ struct Placed {
 }
 
 /// A worker's thread before it has its queue.
+#[derive(Debug)]
 struct Seat {
     assignment: Assignment,
     shared: Arc<WorkerShared>,
@@ -323,8 +270,10 @@ impl Seat {
             let inspector = placed.pinned.then(|| make(info));
             placed_sender.send(placed).ok()?;
             let (inspector, (queue, gate)) = (inspector?, queue_receiver.recv().ok()?);
+            let next_id = queue.past().next_id;
             let mut worker = Worker::new(info.queue, queue, inspector, wait, thread_shared, gate)
-                .watching(&worker_config);
+                .watching(&worker_config)
+                .continuing(next_id);
             let result = worker.run();
             let (queue, next_id) = worker.into_parts();
             Some(WorkerEnd { queue, next_id, result })
@@ -355,6 +304,9 @@ impl Seat {
         });
         let answers = gate.as_ref().map(|gate| Arc::clone(&gate.answers));
         self.shared.set_fail_open(queue.granted().contains(QueueFlag::FailOpen));
+        let Past { carried, orphaned, .. } = queue.past().clone();
+        // Still ours to write: the worker has not got its queue.
+        self.shared.counters.orphaned.add(orphaned);
         // The thread waits for exactly this; if it has died, the engine's first `wait` says so.
         let _ = self.queue.send((queue, gate));
         WorkerHandle {
@@ -362,6 +314,7 @@ impl Seat {
             shared: self.shared,
             waker,
             answers,
+            carried,
             thread: self.thread,
         }
     }

@@ -30,6 +30,7 @@
 //!
 //! The library installs no rules, prints nothing and reads no configuration files: that is the `fanq` program.
 
+mod bound_queue;
 mod builder;
 mod config;
 mod cpus;
@@ -52,12 +53,13 @@ pub mod wire;
 mod wish;
 mod worker;
 
+pub use bound_queue::{BoundQueue, BoundQueueError};
 pub use builder::EngineBuilder;
 pub use config::{ConfigError, EngineConfig, MIB, QueueConfig, Wait};
 pub use cpus::{CpuId, CpuList, CpuListError};
 pub use deferral::{DeferError, DeferralConfig, Deferred, WhenFull};
 pub use edits::{Edits, RewriteError};
-pub use engine::{Engine, Event, Interrupter, Stopped};
+pub use engine::{Engine, Event, Interrupter, PreparedEngine, Released, ReleasedQueue, Stopped};
 pub use inspect::{Inspector, Packet, WorkerInfo};
 pub use kernel_table::{KernelRow, KernelTable, PortOwner};
 pub use nfq::{ConfigFlags, ConntrackEdit, CopyRange, QueueFlag, Verdict, VerdictCode};
@@ -67,7 +69,9 @@ pub use queue::QueueError;
 pub use queue_range::{QueueRange, QueueRangeError};
 pub use start::{StartError, StartWarning};
 pub use stats::{BATCH_SIZE_CLASSES, Counts, EngineStats, QueueStats};
-pub use sys::{CpuTime, Timestamp, allowed_cpus, cpu_time, current_cpu, pin_to};
+pub use sys::{
+    CpuTime, Timestamp, allowed_cpus, cpu_time, current_cpu, inherited_descriptor, pin_to,
+};
 pub use verdicts::Coalescer;
 pub use wish::{FlagWish, FlagWishError, FlagWishes};
 pub use worker::WorkerError;

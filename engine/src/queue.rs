@@ -4,8 +4,10 @@
 //! kernel releases the queue. Packets that come before the acknowledgement of the set-up are kept for the
 //! worker, none is thrown away. It deliberately decides nothing about packets.
 
+mod adopted;
+
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,10 @@ use netlink_sys::Socket;
 use crate::config::QueueConfig;
 use crate::deferral::Wake;
 use crate::kernel_table::{KernelRow, KernelTable, PortOwner};
-use crate::nfq::{self, ConfigFlags, Message, QueueFlag, QueueRequest, Request, wake_request};
+use crate::nfq::{
+    self, ConfigFlags, Message, PacketId, QueueFlag, QueueRequest, Request, wake_request,
+};
+use crate::stats::Counts;
 use crate::sys::{self, ReceiveBuffer, ReceiveError, ReceiveRing};
 
 /// What a worker needs of a queue; the seam where tests put a simulated kernel.
@@ -57,6 +62,25 @@ pub(crate) struct Queue {
     granted: ConfigFlags,
     /// Its number, and where the kernel tells about it, if that is looked at while it is served.
     watched: Option<(u16, KernelTable)>,
+    past: Past,
+}
+
+/// What there was of a queue before it was taken.
+#[derive(Debug, Clone)]
+pub(crate) struct Past {
+    /// The id of the first packet that its worker is to receive.
+    pub(crate) next_id: PacketId,
+    /// What those who served it have counted.
+    pub(crate) carried: Counts,
+    /// Packets that were read and not answered: they have got their verdict.
+    pub(crate) orphaned: u64,
+}
+
+impl Past {
+    /// A queue's that was bound just now.
+    fn none() -> Self {
+        Self { next_id: PacketId::FIRST, carried: Counts::default(), orphaned: 0 }
+    }
 }
 
 impl Queue {
@@ -81,11 +105,14 @@ impl Queue {
             .map_err(failed("setting the receive buffer"))?;
         let (granted, mut early) = bind(&mut socket, number, config)?;
         early.reverse();
-        let context = granted.contains(QueueFlag::SecurityContext);
-        let metadata_bytes = METADATA_BYTES + if context { SECURITY_CONTEXT_BYTES } else { 0 };
-        let datagram_bytes = usize::from(config.copy_range.bytes()) + metadata_bytes;
-        let ring = ReceiveRing::new(batch, datagram_bytes, lent_max);
-        Ok(Self { socket: Arc::new(socket), ring, early, receive_buffer, granted, watched: None })
+        let ring = ring(config, granted, batch, lent_max);
+        let (socket, past) = (Arc::new(socket), Past::none());
+        Ok(Self { socket, ring, early, receive_buffer, granted, watched: None, past })
+    }
+
+    /// What was before it was taken.
+    pub(crate) fn past(&self) -> &Past {
+        &self.past
     }
 
     /// Lets the worker see how many packets wait.
@@ -162,6 +189,11 @@ impl QueueWaker {
         Self { socket: Arc::new(socket) }
     }
 
+    /// The queue's socket.
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
     /// Makes the blocked receive return. If the buffer is so full that the answer does not fit, then the worker
     /// does not block either.
     pub(crate) fn wake(&self) -> io::Result<()> {
@@ -174,6 +206,14 @@ impl Wake for QueueWaker {
         // A send that fails leaves a worker that the next packet wakes; nothing better can be done.
         let _ = Self::wake(self);
     }
+}
+
+/// Room for what comes from a queue configured so.
+fn ring(config: &QueueConfig, granted: ConfigFlags, batch: usize, lent_max: usize) -> ReceiveRing {
+    let context = granted.contains(QueueFlag::SecurityContext);
+    let metadata_bytes = METADATA_BYTES + if context { SECURITY_CONTEXT_BYTES } else { 0 };
+    let datagram_bytes = usize::from(config.copy_range.bytes()) + metadata_bytes;
+    ReceiveRing::new(batch, datagram_bytes, lent_max)
 }
 
 /// Binds and configures the queue, without the flags that the kernel refuses if the start can do without them.

@@ -10,6 +10,7 @@ use crate::cpus::CpuId;
 use crate::nfq::QueueFlag;
 use crate::placement::{PlacementError, PlacementWarning};
 use crate::queue::{Queue, QueueError};
+use crate::queue_range::QueueRange;
 
 /// Why an engine did not start.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,16 @@ pub enum StartError {
     /// A queue could not be taken; those taken before it are released.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// A bound queue that this engine does not serve, or was given twice.
+    #[error(
+        "queue {queue} is bound already and is not, or not once, among the queues {range} to be served; name all of them with --queues"
+    )]
+    NotOurQueue {
+        /// The queue.
+        queue: u16,
+        /// What is to be served.
+        range: QueueRange,
+    },
     /// The system refused something ordinary.
     #[error("{what}: {source}")]
     Io {

@@ -63,6 +63,21 @@ macro_rules! counters {
             }
         }
 
+        impl Counts {
+            /// The plain counters, by their names.
+            pub fn by_name(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+
+            /// The plain counter of this name; none if there is no such.
+            pub fn by_name_mut(&mut self, name: &str) -> Option<&mut u64> {
+                match name {
+                    $(stringify!($name) => Some(&mut self.$name),)*
+                    _ => None,
+                }
+            }
+        }
+
         impl std::ops::AddAssign<&Counts> for Counts {
             fn add_assign(&mut self, other: &Counts) {
                 $(self.$name += other.$name;)*
@@ -119,6 +134,8 @@ counters! {
     shed,
     /// Packets answered unseen at shutdown, for want of time.
     flushed,
+    /// Packets that an earlier process had read and not answered when it died: answered unseen, all at once.
+    orphaned,
     /// Packets whose message could not be decoded, with an id: answered by the inspector's `unseen`.
     undecodable,
     /// Messages that were no packet that can be answered: malformed without an id, or of an unknown type.
@@ -253,6 +270,17 @@ mod tests {
         let counts = counters.snapshot();
         assert_eq!(counts.batch_sizes, [1, 2, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
         assert_eq!(counts.recv_calls, 6);
+    }
+
+    #[test]
+    fn every_plain_counter_is_found_by_its_name() {
+        let mut counts = Counts { packets: 3, orphaned: 4, ..Counts::default() };
+        let names: Vec<_> = counts.by_name().collect();
+        assert!(names.contains(&("packets", 3)) && names.contains(&("orphaned", 4)));
+        for (name, count) in names {
+            assert_eq!(counts.by_name_mut(name), Some(&mut { count }));
+        }
+        assert_eq!(counts.by_name_mut("lost in thought"), None);
     }
 
     #[test]

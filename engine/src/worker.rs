@@ -21,6 +21,7 @@
 
 mod late;
 mod overload;
+mod release;
 mod shared;
 
 use std::io;
@@ -85,7 +86,7 @@ impl<P: Port, I: Inspector> Worker<P, I> {
             edits: Edits::with_gate(gate),
             coalescer: Coalescer::with_held_max(queue, outstanding_max),
             shared,
-            expected_id: FIRST_ID,
+            expected_id: PacketId::FIRST,
             batch_time: Timestamp::now(),
             capability_lost: false,
         };
@@ -99,7 +100,13 @@ impl<P: Port, I: Inspector> Worker<P, I> {
         Self { watch: config.overload.map(watch), ..self }
     }
 
-    /// Serves the queue until it is told to stop, then drains it.
+    /// Awaits this id next rather than a queue's first.
+    pub(crate) fn continuing(mut self, next_id: PacketId) -> Self {
+        self.desk.expected_id = next_id;
+        self
+    }
+
+    /// Serves the queue until it is told to stop, then drains it, or leaves it to another.
     pub(crate) fn run(&mut self) -> Result<(), WorkerError> {
         while let Some(datagram) = self.port.take_early() {
             self.desk.take(&datagram, Place::Alone(&datagram));
@@ -108,7 +115,8 @@ impl<P: Port, I: Inspector> Worker<P, I> {
         }
         loop {
             if let Some(stop_by) = self.desk.shared.stop_order() {
-                return self.drain(stop_by);
+                let released = self.desk.shared.is_released();
+                return if released { self.release(stop_by) } else { self.drain(stop_by) };
             }
             self.turn(true)?;
         }
@@ -372,7 +380,7 @@ impl<I: Inspector> Desk<I> {
 
     fn note_reply(&mut self, reply: KernelReply) {
         let is_verdict = matches!(reply.request, Request::Verdict | Request::VerdictBatch);
-        if reply.errno == 0 || !is_verdict {
+        if reply.errno == 0 || !is_verdict || reply.is_about_orphans() {
             return;
         }
         self.shared.counters.count_verdict_error(reply.errno);
@@ -415,9 +423,6 @@ fn is_passing(error: &io::Error) -> bool {
     let passing = [libc::EINTR, libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM];
     error.raw_os_error().is_some_and(|errno| passing.contains(&errno))
 }
-
-/// The id that the kernel gives to a queue's first packet (`++queue->id_sequence` from 0).
-const FIRST_ID: PacketId = PacketId(1);
 
 /// Far ahead of any id that is queued, and still "later" in serial-number arithmetic.
 const FUTURE: u32 = 1 << 30;

@@ -6,12 +6,14 @@
 
 mod confine;
 mod eve;
+mod handover;
 mod inspector;
 mod manual;
 mod mark;
 mod policy;
 mod rules;
 mod run;
+mod service_manager;
 
 use std::process::ExitCode;
 

@@ -66,6 +66,12 @@ impl QueueRequest {
         }
     }
 
+    /// Configures a queue that this socket has bound already, as [`bind`](Self::bind) does.
+    #[must_use]
+    pub const fn configure(queue: u16, copy: CopyRange, maxlen: u32, flags: ConfigFlags) -> Self {
+        Self { command: None, ..Self::bind(queue, copy, maxlen, flags) }
+    }
+
     /// Asks whether the kernel knows the flag, by setting it on a queue that this socket has not bound: a flag that
     /// it cannot do is refused with `EOPNOTSUPP`, before it looks for the queue; any other answer is about the
     /// queue. Changes nothing.

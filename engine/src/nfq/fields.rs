@@ -9,6 +9,15 @@ use super::attribute::wire_constants;
 pub struct PacketId(pub u32);
 
 impl PacketId {
+    /// The id that the kernel gives to a queue's first packet (`++queue->id_sequence` from 0).
+    pub const FIRST: Self = Self(1);
+
+    /// The id that the kernel gave before this one.
+    #[must_use]
+    pub const fn previous(self) -> Self {
+        Self(self.0.wrapping_sub(1))
+    }
+
     /// The id that the kernel gives after this one.
     #[must_use]
     pub const fn next(self) -> Self {

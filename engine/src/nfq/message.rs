@@ -28,6 +28,13 @@ pub struct KernelReply {
     pub sequence: u32,
 }
 
+impl KernelReply {
+    /// Whether it says that there were no orphans: their batch verdict has no number, and hit nothing.
+    pub(crate) fn is_about_orphans(self) -> bool {
+        self.request == Request::VerdictBatch && self.sequence == 0 && self.errno == libc::ENOENT
+    }
+}
+
 /// The kinds of request that fanq sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {

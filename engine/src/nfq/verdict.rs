@@ -154,6 +154,14 @@ impl VerdictMessage {
         self.begin(buffer).finish()
     }
 
+    /// The same without a sequence number, so that its refusal can be told from that of any other.
+    pub(crate) fn encode_unnumbered(&self, buffer: &mut [u8]) -> usize {
+        let length = self.encode(buffer);
+        // nlmsg_seq of struct nlmsghdr.
+        buffer[8..12].fill(0);
+        length
+    }
+
     /// Writes the message with what is changed about the packet beside, and returns its length. A batch message
     /// cannot carry edits: the kernel ignores them there.
     ///

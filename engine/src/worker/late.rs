@@ -71,7 +71,7 @@ impl<P: Port, I: Inspector> Worker<P, I> {
 
     /// Takes in all answers that have come, and gives their fallback to packets whose deadline has passed. Returns
     /// how many packets got a verdict.
-    fn collect(&mut self) -> Result<usize, WorkerError> {
+    pub(super) fn collect(&mut self) -> Result<usize, WorkerError> {
         let Some(gate) = self.desk.edits.gate_mut() else { return Ok(0) };
         gate.answers.collect(&mut self.letters);
         gate.outstanding -= self.letters.len();

@@ -20,6 +20,8 @@ pub(crate) struct WorkerShared {
     fail_open: AtomicBool,
     /// 0 while the worker is to run, else the time ([`Timestamp`]) by which it must have stopped.
     stop_by: CachePadded<AtomicU64>,
+    /// Whether stopping leaves the queue as it is, for another to go on with.
+    released: AtomicBool,
 }
 
 impl WorkerShared {
@@ -28,6 +30,7 @@ impl WorkerShared {
             counters: CachePadded::default(),
             fail_open: AtomicBool::new(fail_open),
             stop_by: CachePadded::default(),
+            released: AtomicBool::new(false),
         }
     }
 
@@ -59,6 +62,18 @@ impl WorkerShared {
         let stop_by = Timestamp::now().0.saturating_add(limit_ns).max(1);
         // Release, with the Acquire in `stop_order`: the worker sees all that was written before the order.
         self.stop_by.store(stop_by, Ordering::Release);
+    }
+
+    /// Orders the worker to stop within `limit` and to leave its queue as it is.
+    pub(crate) fn order_release(&self, limit: Duration) {
+        // Relaxed: the order to stop, below, is what makes it seen.
+        self.released.store(true, Ordering::Relaxed);
+        self.order_stop(limit);
+    }
+
+    /// Whether the order to stop, once it is seen, is one to leave the queue.
+    pub(super) fn is_released(&self) -> bool {
+        self.released.load(Ordering::Relaxed)
     }
 
     #[inline]
@@ -98,6 +113,12 @@ pub enum WorkerError {
     /// The inspector panicked.
     #[error("queue {queue}: the inspector panicked")]
     Panicked {
+        /// The queue.
+        queue: u16,
+    },
+    /// The worker did not end when it was told to.
+    #[error("queue {queue}: its worker did not come back: its inspector is busy with a packet")]
+    NotBack {
         /// The queue.
         queue: u16,
     },

@@ -20,7 +20,7 @@ mod tasks;
 mod user;
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 use anyhow::{Context, bail};
@@ -55,7 +55,6 @@ pub(crate) enum Role {
     /// Waits for signals.
     Signals,
     /// Answers questions over sockets that are bound already.
-    #[expect(dead_code, reason = "for threads that come with other options")]
     Answers,
     /// Starts and stops all, reads rules, answers questions; also threads that came with it and have no role.
     Main,
@@ -161,6 +160,14 @@ pub(crate) fn allow(
     if let Ok(mut places) = plan.places.lock() {
         places.read.extend(read);
         places.write.extend(write);
+    }
+}
+
+/// Names a socket that is to be made anew and removed.
+pub(crate) fn allow_socket(path: &Path) {
+    let Some(plan) = PLAN.get() else { return };
+    if let Ok(mut places) = plan.places.lock() {
+        places.sockets.extend(folders_of(path));
     }
 }
 

@@ -9,6 +9,7 @@ mod mode;
 mod options;
 mod send_back;
 mod start;
+mod succession;
 mod summary;
 mod under_load;
 mod watch;
@@ -16,7 +17,7 @@ mod watch;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fanq::{Engine, WorkerInfo};
+use fanq::{Engine, EngineStats, PreparedEngine, WorkerError, WorkerInfo};
 
 use crate::confine;
 use crate::eve::{EveLog, EveSender};
@@ -25,36 +26,81 @@ use crate::policy::{PolicyChoice, PolicyInspector};
 
 pub(crate) use options::RunArgs;
 use options::{RunOptions, SummaryFormat};
+use succession::{Given, Succession};
 use summary::{Extras, LogAccount};
-use watch::{Orders, Watch};
+use watch::{End, Orders, Watch};
 
-/// Runs the engine until SIGINT or SIGTERM.
+/// Runs the engine until SIGINT or SIGTERM, or until another process serves the queues.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let options = RunOptions::resolve(args)?;
     confine::begin(&options.wanted)?;
     let with_rules = matches!(options.policy, PolicyChoice::Rules(_));
     // Taken from here on: a signal that comes before the engine runs is carried out once it does.
     let orders = Orders::listen(with_rules || options.eve.is_some())?;
-    let log = options.eve.as_ref().map(EveLog::start).transpose()?;
-    let (mut engine, control) = start_by_policy(&options, log.as_ref())?;
-    orders.wake(engine.interrupter());
-    let confined = confine::complete()?;
-    announce(&engine, &options, control.as_ref(), confined);
+    let mut log = options.eve.as_ref().map(EveLog::start).transpose()?;
+    let mut succession = Succession::new(&options);
+    let mut confined = None;
+    loop {
+        let (prepared, control) = prepare_by_policy(&options, log.as_ref())?;
+        let mut engine = succession.start(prepared)?;
+        orders.wake(engine.interrupter());
+        // Once: what was given up does not come back, and who starts again has it given up already.
+        let confined = match &confined {
+            None => confined.insert(confine::complete()?),
+            Some(confined) => confined,
+        };
+        announce(&engine, &options, control.as_ref(), confined);
 
-    let mut watch = Watch::new(&options, orders, control, log);
-    let ended_by_worker = watch.until_stopped(&mut engine)?;
-    let stopped = engine.shutdown(options.drain_limit);
-    let (account, log) = watch.finish(&stopped.stats);
+        let watchdog = succession.manager.watchdog;
+        let mut watch = Watch::new(&options, orders.clone(), control, log.take(), watchdog);
+        match watch.until_stopped(&mut engine, &mut succession)? {
+            End::GiveAway(request) => match succession.give(engine, request)? {
+                Given::Back => log = watch.into_log(),
+                Given::Away(stats, failures) => {
+                    // The account goes on with who serves the queues now, and is printed there.
+                    watch.finish(&stats);
+                    return judge(failures, false);
+                }
+            },
+            end => return finish(&options, engine, &mut succession, watch, &end),
+        }
+    }
+}
+
+/// Ends the engine, prints its account, and tells how it went.
+fn finish(
+    options: &RunOptions,
+    engine: Engine,
+    succession: &mut Succession,
+    watch: Watch,
+    end: &End,
+) -> anyhow::Result<()> {
+    let leaves = !matches!(end, End::Stop) && succession.leave();
+    let (stats, failures) = if leaves {
+        let released = engine.release(options.drain_limit);
+        let queues = released.queues.into_iter().map(|queue| queue.stats).collect();
+        (EngineStats { queues }, released.failures)
+    } else {
+        succession.give_up();
+        let stopped = engine.shutdown(options.drain_limit);
+        (stopped.stats, stopped.failures)
+    };
+    let (account, log) = watch.finish(&stats);
     let log = log.map(|(written, lost)| {
         let in_rings = account.as_ref().map_or(0, |account| account.log_lost);
         LogAccount { written, lost: lost + in_rings }
     });
     let extras = Extras { policy: account, eve: log };
     match options.summary {
-        SummaryFormat::Json => println!("{}", summary::json(&stopped.stats, &extras)),
-        SummaryFormat::Text => print!("{}", summary::text(&stopped.stats, &extras)),
+        SummaryFormat::Json => println!("{}", summary::json(&stats, &extras)),
+        SummaryFormat::Text => print!("{}", summary::text(&stats, &extras)),
     }
-    let mut failures = stopped.failures.into_iter();
+    judge(failures, matches!(end, End::WorkerEnded))
+}
+
+/// The first failure is the result, the others are said.
+fn judge(failures: Vec<WorkerError>, ended_by_worker: bool) -> anyhow::Result<()> {
+    let mut failures = failures.into_iter();
     match failures.next() {
         Some(failure) => {
             for other in failures {
@@ -67,18 +113,18 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Starts the engine with the inspector that the policy needs: each kind is an engine of its own, without dynamic
+/// Prepares the engine with the inspector that the policy needs: each kind is an engine of its own, without dynamic
 /// dispatch.
-fn start_by_policy(
+fn prepare_by_policy(
     options: &RunOptions,
     log: Option<&EveLog>,
-) -> anyhow::Result<(Engine, Option<PolicyControl>)> {
+) -> anyhow::Result<(PreparedEngine, Option<PolicyControl>)> {
     let path = match &options.policy {
         PolicyChoice::Plain(policy) => {
             let (policy, work_ns) = (*policy, options.work_ns);
-            let engine =
-                start::start(options, move |_worker| PolicyInspector::new(policy, work_ns))?;
-            return Ok((engine, None));
+            let prepared =
+                start::prepare(options, move |_worker| PolicyInspector::new(policy, work_ns))?;
+            return Ok((prepared, None));
         }
         PolicyChoice::Rules(path) => path,
     };
@@ -90,13 +136,13 @@ fn start_by_policy(
     let senders: Vec<Mutex<Option<EveSender>>> = (0..workers).map(sender).collect();
     let made: Vec<_> = options.engine.queues.iter().map(|_| AtomicUsize::new(0)).collect();
     let handover = control.handover();
-    let engine = start::start(options, move |worker: WorkerInfo| {
+    let prepared = start::prepare(options, move |worker: WorkerInfo| {
         let lane = made[usize::from(worker.index)].fetch_add(1, Ordering::Relaxed) % lanes;
         let index = usize::from(worker.index) * lanes + lane;
         let sender = senders[index].lock().map_or(None, |mut sender| sender.take());
         RuleInspector::new(index, std::sync::Arc::clone(&handover), sender)
     })?;
-    Ok((engine, Some(control)))
+    Ok((prepared, Some(control)))
 }
 
 /// Says which queue runs where, what is odd, and that all is ready.
@@ -104,7 +150,7 @@ fn announce(
     engine: &Engine,
     options: &RunOptions,
     control: Option<&PolicyControl>,
-    (limited, unlimited): (String, Option<String>),
+    (limited, unlimited): &(String, Option<String>),
 ) {
     for assignment in engine.assignments() {
         let place = match assignment.cpu {

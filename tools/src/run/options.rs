@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::bypass::{Bypass, BypassBy};
 use super::mode::Mode;
+use super::succession::OnOrphan;
 use super::under_load::{self, OnOverload};
 use crate::confine::{Confine, Wanted};
 use crate::eve::EveTarget;
@@ -109,6 +110,12 @@ struct Settings {
     /// Busy time for each packet, 0 to 1000000000 ns, to stand for an inspector's work [default: 0]
     #[arg(long, value_name = "NS")]
     work_ns: Option<u32>,
+    /// Take over the queues of the process that listens at this path, and listen there for the next one [default: no]
+    #[arg(long, value_name = "PATH")]
+    handover: Option<PathBuf>,
+    /// What happens to packets that a process had read and not answered when it died: accept or drop [default: drop]
+    #[arg(long, value_name = "WHAT")]
+    on_orphan: Option<OnOrphan>,
     /// Print a table to standard error every so many seconds [default: never]
     #[arg(long, value_name = "SECONDS")]
     stats: Option<f64>,
@@ -160,6 +167,8 @@ pub(crate) struct RunOptions {
     /// Inspecting threads behind each worker.
     pub(crate) inspect_threads: usize,
     pub(crate) work_ns: u32,
+    pub(crate) handover: Option<PathBuf>,
+    pub(crate) on_orphan: OnOrphan,
     pub(crate) stats_every: Option<Duration>,
     pub(crate) summary: SummaryFormat,
     pub(crate) drain_limit: Duration,
@@ -220,6 +229,8 @@ impl RunOptions {
             eve_stats_every: settings.eve_stats.map(|s| seconds("eve-stats", s)).transpose()?,
             inspect_threads,
             work_ns: work_ns(settings.work_ns.unwrap_or(0))?,
+            handover: settings.handover,
+            on_orphan: settings.on_orphan.unwrap_or_default(),
             stats_every: settings.stats.map(|s| seconds("stats", s)).transpose()?,
             summary: settings.summary.unwrap_or(SummaryFormat::Text),
             drain_limit: seconds("drain-limit", settings.drain_limit.unwrap_or(DRAIN_SECONDS))?,
@@ -275,6 +286,8 @@ impl Settings {
             copy_under_load: self.copy_under_load.or(other.copy_under_load),
             inspect_threads: self.inspect_threads.or(other.inspect_threads),
             work_ns: self.work_ns.or(other.work_ns),
+            handover: self.handover.or(other.handover),
+            on_orphan: self.on_orphan.or(other.on_orphan),
             stats: self.stats.or(other.stats),
             summary: self.summary.or(other.summary),
             drain_limit: self.drain_limit.or(other.drain_limit),

@@ -71,6 +71,7 @@ struct CountSummary {
     uninspected: u64,
     shed: u64,
     flushed: u64,
+    orphaned: u64,
     undecodable: u64,
     malformed: u64,
     verdict_errors: u64,
@@ -132,6 +133,7 @@ impl CountSummary {
             uninspected: counts.uninspected,
             shed: counts.shed,
             flushed: counts.flushed,
+            orphaned: counts.orphaned,
             undecodable: counts.undecodable,
             malformed: counts.malformed,
             verdict_errors: counts.verdict_errors,
@@ -227,6 +229,13 @@ pub(super) fn text(stats: &EngineStats, extras: &Extras) -> String {
         totals.shed,
         totals.flushed,
     );
+    if totals.orphaned > 0 {
+        let _ = writeln!(
+            out,
+            "{} packets of a process that died were answered unseen (--on-orphan)",
+            totals.orphaned
+        );
+    }
     out
 }
 

@@ -5,19 +5,21 @@
 //! after.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use fanq::{Engine, EngineStats, Event, Interrupter};
 use serde_json::{Value, json};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::options::RunOptions;
+use super::succession::Succession;
 use super::summary;
 use crate::confine::{self, Role};
 use crate::eve::EveLog;
+use crate::handover::Request;
 use crate::inspector::{PolicyAccount, PolicyControl};
 
 /// What signals have asked for.
@@ -28,13 +30,14 @@ pub(super) struct Orders(Arc<Asked>);
 struct Asked {
     stop: AtomicBool,
     reload: AtomicBool,
-    waker: OnceLock<Interrupter>,
+    leave: AtomicBool,
+    waker: Mutex<Option<Interrupter>>,
 }
 
 impl Orders {
-    /// Takes SIGINT and SIGTERM and, where there is something to read again, SIGHUP.
+    /// Takes SIGINT, SIGTERM, SIGUSR2 and, where there is something to read again, SIGHUP.
     pub(super) fn listen(with_reload: bool) -> anyhow::Result<Self> {
-        let stops = [SIGINT, SIGTERM];
+        let stops = [SIGINT, SIGTERM, SIGUSR2];
         let reload = with_reload.then_some(SIGHUP);
         let mut signals = Signals::new(stops.into_iter().chain(reload))
             .context("installing the signal handlers")?;
@@ -43,10 +46,14 @@ impl Orders {
         std::thread::spawn(move || {
             confine::thread(Role::Signals);
             for signal in &mut signals {
-                let flag = if signal == SIGHUP { &asked.reload } else { &asked.stop };
-                // Release, and acquire where it is read: the waker is seen if it was set before.
+                let flag = match signal {
+                    SIGHUP => &asked.reload,
+                    SIGUSR2 => &asked.leave,
+                    _ => &asked.stop,
+                };
+                // Before the waker is looked at: an engine that comes later looks at the flag by itself.
                 flag.store(true, Ordering::SeqCst);
-                if let Some(waker) = asked.waker.get() {
+                if let Some(waker) = &*asked.waker.lock().unwrap_or_else(PoisonError::into_inner) {
                     // If the eventfd cannot be written, the next signal tries again.
                     let _ = waker.interrupt();
                 }
@@ -57,16 +64,33 @@ impl Orders {
 
     /// From now on signals wake this engine's wait.
     pub(super) fn wake(&self, interrupter: Interrupter) {
-        let _ = self.0.waker.set(interrupter);
+        *self.0.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(interrupter);
     }
 
     fn stop(&self) -> bool {
         self.0.stop.load(Ordering::SeqCst)
     }
 
+    fn leave(&self) -> bool {
+        self.0.leave.load(Ordering::SeqCst)
+    }
+
     fn take_reload(&self) -> bool {
         self.0.reload.swap(false, Ordering::SeqCst)
     }
+}
+
+/// Why the queues are no longer served.
+#[derive(Debug)]
+pub(super) enum End {
+    /// They are to be given up.
+    Stop,
+    /// They are to wait for the next start.
+    Leave,
+    /// Another process wants them.
+    GiveAway(Request),
+    /// A worker ended by itself.
+    WorkerEnded,
 }
 
 /// The main thread's affairs.
@@ -78,6 +102,7 @@ pub(super) struct Watch {
     table: Option<Every>,
     eve_stats: Option<Every>,
     housekeeping: Option<Every>,
+    watchdog: Option<Every>,
 }
 
 /// Something to be done every so often.
@@ -106,8 +131,10 @@ impl Watch {
         orders: Orders,
         control: Option<PolicyControl>,
         log: Option<EveLog>,
+        watchdog: Option<Duration>,
     ) -> Self {
         Self {
+            watchdog: watchdog.map(Every::new),
             housekeeping: control.is_some().then(|| Every::new(HOUSEKEEPING)),
             orders,
             control,
@@ -118,21 +145,34 @@ impl Watch {
         }
     }
 
-    /// Waits for the end and sees to everything else. True if a worker ended by itself.
-    pub(super) fn until_stopped(&mut self, engine: &mut Engine) -> anyhow::Result<bool> {
+    /// Waits for the end and sees to everything else.
+    pub(super) fn until_stopped(
+        &mut self,
+        engine: &mut Engine,
+        succession: &mut Succession,
+    ) -> anyhow::Result<End> {
         let mut shown = engine.stats();
         loop {
             if self.orders.stop() {
-                return Ok(false);
+                return Ok(End::Stop);
+            }
+            if self.orders.leave() {
+                return Ok(End::Leave);
+            }
+            if let Some(request) = succession.request() {
+                return Ok(End::GiveAway(request));
             }
             if self.orders.take_reload() {
                 self.reload();
             }
-            let nexts = [self.table, self.eve_stats, self.housekeeping];
+            let nexts = [self.table, self.eve_stats, self.housekeeping, self.watchdog];
             let next = nexts.into_iter().flatten().map(|every| every.due).min();
             let left = next.map(|next| next.saturating_duration_since(Instant::now()));
             if engine.wait(left).context("waiting")? == Event::WorkerEnded {
-                return Ok(true);
+                return Ok(End::WorkerEnded);
+            }
+            if Every::take(&mut self.watchdog).is_some() {
+                succession.manager.alive();
             }
             if let Some(period) = Every::take(&mut self.table) {
                 let now = engine.stats();
@@ -164,6 +204,11 @@ impl Watch {
         if let Some(log) = &self.log {
             log.event(level, message);
         }
+    }
+
+    /// The log, for whoever goes on with it.
+    pub(super) fn into_log(self) -> Option<EveLog> {
+        self.log
     }
 
     /// The last statistics, then the end of the log. Returns the rules' account, and lines written and lost.

@@ -35,6 +35,8 @@ fn a_file_may_set_everything() {
         on-overload = "accept"
         overload-depth = 700
         copy-under-load = "meta"
+        handover = "/run/fanq.sock"
+        on-orphan = "accept"
         stats = 1
         summary = "json"
         drain-limit = 2.5
@@ -69,6 +71,8 @@ fn a_file_may_set_everything() {
     assert_eq!(Ok(options.mode), "route:7,bypass".parse());
     let mark = "0x10".parse().unwrap();
     assert_eq!(options.bypass, Some(Bypass { after: 10, mark, by: BypassBy::Ct }));
+    assert_eq!(options.handover, Some("/run/fanq.sock".into()));
+    assert_eq!(options.on_orphan, OnOrphan::Accept);
     assert_eq!(options.stats_every, Some(Duration::from_secs(1)));
     assert_eq!(options.summary, SummaryFormat::Json);
     assert_eq!(options.drain_limit, Duration::from_millis(2500));

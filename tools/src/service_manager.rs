@@ -1,0 +1,179 @@
+//! What systemd, or whatever starts services in its way, is told and keeps: readiness, the watchdog, and the queues'
+//! sockets (sd_notify(3), sd_listen_fds(3)).
+//!
+//! ```text
+//!   start   LISTEN_FDS, LISTEN_FDNAMES=fanq-queue-0:fanq-queue-1   what it kept for us
+//!   bound   FDSTORE=1 FDNAME=fanq-queue-0 FDPOLL=0                 what it is to keep
+//!   end     FDSTOREREMOVE=1 FDNAME=fanq-queue-0                    the queue is to go, with our own descriptor
+//! ```
+//!
+//! Invariant: without `NOTIFY_SOCKET` nothing is sent, and without `LISTEN_FDS` for this very process nothing is
+//! taken. What cannot be sent is said once and changes nothing else.
+
+use std::env;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use fanq::{BoundQueue, QueueRange, inherited_descriptor};
+use sd_notify::NotifyState;
+
+/// The service manager, if there is one.
+#[derive(Debug)]
+pub(crate) struct ServiceManager {
+    present: bool,
+    /// How often it wants to hear that all is well.
+    pub(crate) watchdog: Option<Duration>,
+    /// Queues whose sockets it keeps.
+    kept: Vec<u16>,
+    complained: bool,
+}
+
+impl ServiceManager {
+    /// Looks for one in the environment.
+    pub(crate) fn find() -> Self {
+        // Half of the time that it allows, as it advises.
+        let watchdog = sd_notify::watchdog_enabled().map(|allowed| allowed / 2);
+        let present = env::var_os("NOTIFY_SOCKET").is_some();
+        Self { present, watchdog, kept: Vec::new(), complained: false }
+    }
+
+    /// Takes back the sockets of these queues that were kept. What else was kept is closed, and no longer kept.
+    pub(crate) fn take_back(&mut self, range: QueueRange) -> Vec<BoundQueue> {
+        let mut queues: Vec<BoundQueue> = Vec::new();
+        for (name, descriptor) in inherited() {
+            match take_back_one(&name, descriptor, range) {
+                Ok(queue) if queues.iter().any(|other| other.queue() == queue.queue()) => {}
+                Ok(queue) => queues.push(queue),
+                Err(reason) => {
+                    eprintln!(
+                        "warning: a descriptor that was kept as `{name}` is not used: {reason}"
+                    );
+                    self.say(&[NotifyState::FdStoreRemove, NotifyState::FdName(&name)], None);
+                }
+            }
+        }
+        self.kept = queues.iter().map(BoundQueue::queue).collect();
+        queues
+    }
+
+    /// Has the sockets kept, so that the queues outlive this process.
+    pub(crate) fn keep(&mut self, queues: &[BoundQueue]) {
+        for queue in queues {
+            let name = name_of(queue.queue());
+            // FDPOLL: an error that is pending on a netlink socket is no reason to let go of it.
+            let state =
+                [NotifyState::FdStore, NotifyState::FdName(&name), NotifyState::Custom("FDPOLL=0")];
+            if self.say(&state, Some(queue)) && !self.kept.contains(&queue.queue()) {
+                self.kept.push(queue.queue());
+            }
+        }
+    }
+
+    /// Whether the queues outlive this process.
+    pub(crate) fn keeps(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
+    /// Has the sockets let go, so that the queues end with this process.
+    pub(crate) fn let_go(&mut self) {
+        for queue in std::mem::take(&mut self.kept) {
+            let name = name_of(queue);
+            self.say(&[NotifyState::FdStoreRemove, NotifyState::FdName(&name)], None);
+        }
+    }
+
+    /// Every queue is served.
+    pub(crate) fn ready(&mut self, status: &str) {
+        self.say(&[NotifyState::Ready, NotifyState::Status(status)], None);
+    }
+
+    /// The end has begun.
+    pub(crate) fn stopping(&mut self) {
+        self.say(&[NotifyState::Stopping], None);
+    }
+
+    /// All is well.
+    pub(crate) fn alive(&mut self) {
+        self.say(&[NotifyState::Watchdog], None);
+    }
+
+    /// Sends, and returns whether that went well.
+    fn say(&mut self, state: &[NotifyState<'_>], queue: Option<&BoundQueue>) -> bool {
+        if !self.present {
+            return false;
+        }
+        let result = match queue {
+            Some(queue) => sd_notify::notify_with_fds(state, &[queue.as_fd()]),
+            None => sd_notify::notify(state),
+        };
+        if let Err(error) = &result
+            && !std::mem::replace(&mut self.complained, true)
+        {
+            eprintln!("warning: the service manager at NOTIFY_SOCKET cannot be told: {error}");
+        }
+        result.is_ok()
+    }
+}
+
+/// A descriptor for what it is kept as, or why it is not.
+fn take_back_one(name: &str, descriptor: OwnedFd, range: QueueRange) -> Result<BoundQueue, String> {
+    let queue = queue_of(name)
+        .ok_or_else(|| "it is none of a queue's, which are named fanq-queue-N".to_owned())?;
+    if !(range.first()..=range.last()).contains(&queue) {
+        return Err(format!(
+            "the queues to be served are {range}; what waits in queue {queue} is dropped"
+        ));
+    }
+    BoundQueue::check(queue, descriptor).map_err(|error| error.to_string())
+}
+
+/// The descriptors that are meant for this process, with their names. (The crate's own function makes them close on
+/// exec and leaves the number's owner to the caller; here both are one step.)
+fn inherited() -> Vec<(String, OwnedFd)> {
+    let number = |name| env::var(name).ok()?.parse::<u32>().ok();
+    let (Some(pid), Some(count)) = (number("LISTEN_PID"), number("LISTEN_FDS")) else {
+        return Vec::new();
+    };
+    if pid != std::process::id() {
+        return Vec::new();
+    }
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let names = names.split(':').map(str::to_owned).chain(std::iter::repeat("unknown".to_owned()));
+    let numbers = FIRST_DESCRIPTOR..FIRST_DESCRIPTOR.saturating_add_unsigned(count.min(COUNT_MAX));
+    let taken = names.zip(numbers).filter_map(|(name, number)| {
+        let descriptor = inherited_descriptor(number).inspect_err(|error| {
+            eprintln!("warning: descriptor {number}, kept as `{name}`, cannot be taken: {error}");
+        });
+        Some((name, descriptor.ok()?))
+    });
+    taken.collect()
+}
+
+fn name_of(queue: u16) -> String {
+    format!("{NAME}{queue}")
+}
+
+fn queue_of(name: &str) -> Option<u16> {
+    name.strip_prefix(NAME)?.parse().ok()
+}
+
+const NAME: &str = "fanq-queue-";
+
+/// `SD_LISTEN_FDS_START`
+const FIRST_DESCRIPTOR: i32 = 3;
+
+/// More queues than that there are not.
+const COUNT_MAX: u32 = 65_536;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queues_name_leads_back_to_it() {
+        assert_eq!(queue_of(&name_of(65_535)), Some(65_535));
+        for name in ["", "fanq-queue-", "fanq-queue-70000", "fanq-queue--1", "stored", "queue-1"] {
+            assert_eq!(queue_of(name), None, "{name}");
+        }
+    }
+}
