@@ -23,8 +23,9 @@ use crate::config::EngineConfig;
 use crate::cpus::CpuList;
 use crate::deferral::{Answers, Gate};
 use crate::inspect::{Inspector, WorkerInfo};
-use crate::kernel_table::{KernelRow, KernelTable};
-use crate::nfq::{ConfigFlags, PacketId, QueueFlag};
+use crate::kernel_table::KernelTable;
+use crate::monitor::{Monitor, Watched};
+use crate::nfq::{ConfigFlags, CopyRange, PacketId, QueueFlag};
 use crate::placement::{Assignment, Plan};
 use crate::queue::{Queue, QueueWaker};
 use crate::start::{StartError, StartWarning, small_buffer_warning};
@@ -38,7 +39,8 @@ use crate::worker::{Worker, WorkerError, WorkerShared};
 pub struct Engine {
     workers: Vec<WorkerHandle>,
     /// The kernel's own view; missing where the file may not be read, as in other users' namespaces.
-    table: Option<KernelTable>,
+    table: Option<Arc<KernelTable>>,
+    copy_range: CopyRange,
     warnings: Vec<StartWarning>,
     granted: ConfigFlags,
     poll: Poll,
@@ -151,7 +153,8 @@ impl Engine {
         warnings.extend((!prioritised).then_some(StartWarning::NoPriority { nice: config.nice }));
         let workers =
             seats.into_iter().zip(queues).map(|(seat, queue)| seat.serve(queue, config)).collect();
-        Ok(Self { workers, table: table.ok(), warnings, granted, poll, waker })
+        let (table, copy_range) = (table.ok().map(Arc::new), config.queue.copy_range);
+        Ok(Self { workers, table, copy_range, warnings, granted, poll, waker })
     }
 
     /// What the operator should know about this start.
@@ -192,12 +195,21 @@ impl Engine {
 
     /// Reads all counters, with the kernel's beside them.
     pub fn stats(&self) -> EngineStats {
-        let rows = self.table.as_ref().and_then(|table| table.rows().ok()).unwrap_or_default();
-        let queues = self.workers.iter().map(|worker| {
-            let queue = worker.assignment.queue;
-            worker.stats(rows.iter().find(|row| row.queue == queue).copied())
-        });
-        EngineStats { queues: queues.collect() }
+        self.monitor().stats()
+    }
+
+    /// A handle by which other threads read the counters and change what may change while packets flow.
+    pub fn monitor(&self) -> Monitor {
+        let watched = |worker: &WorkerHandle| Watched {
+            assignment: worker.assignment.clone(),
+            shared: Arc::clone(&worker.shared),
+            waker: worker.waker.downgrade(),
+        };
+        Monitor {
+            workers: self.workers.iter().map(watched).collect(),
+            table: self.table.clone(),
+            copy_range_max: self.copy_range,
+        }
     }
 
     /// Stops: each worker answers what it has received and what is queued, for `limit` at most, then gives its
@@ -219,7 +231,7 @@ impl Engine {
         };
         for mut worker in self.workers.drain(..) {
             stopped.answers.extend(worker.answers.take());
-            let (stats, result) = worker.join(self.table.as_ref());
+            let (stats, result) = worker.join(self.table.as_deref());
             stopped.stats.queues.push(stats);
             stopped.failures.extend(result.err());
         }
@@ -234,11 +246,6 @@ impl Drop for Engine {
 }
 
 impl WorkerHandle {
-    fn stats(&self, kernel: Option<KernelRow>) -> QueueStats {
-        let Assignment { queue, cpu, .. } = self.assignment;
-        QueueStats { queue, cpu, counts: self.shared.counters.snapshot(), kernel }
-    }
-
     /// Waits for the thread's end. The queue is given up only after the kernel's last word about it.
     fn join(self, table: Option<&KernelTable>) -> (QueueStats, Result<(), WorkerError>) {
         let Assignment { queue, cpu, .. } = self.assignment;
