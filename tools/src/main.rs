@@ -4,9 +4,12 @@
 
 #![forbid(unsafe_code)]
 
+mod control;
+mod endpoint;
 mod eve;
 mod inspector;
 mod mark;
+mod notice;
 mod policy;
 mod rules;
 mod run;
@@ -31,6 +34,8 @@ enum Command {
     Rules(rules::RulesArgs),
     /// Look at a rules file for `run --policy`: what is in it, and what it costs.
     Policy(inspector::PolicyArgs),
+    /// Ask a running `fanq run` for its statistics, and change what may change while it runs.
+    Control(control::ControlArgs),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +44,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Rules(args) => rules::run(&args),
         Command::Policy(args) => inspector::run(&args),
+        Command::Control(args) => control::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,6 +11,7 @@ mod send_back;
 mod start;
 mod summary;
 mod under_load;
+mod view;
 mod watch;
 
 use std::sync::Mutex;
@@ -18,12 +19,14 @@ use std::sync::Mutex;
 use fanq::{Engine, WorkerInfo};
 
 use crate::eve::{EveLog, EveSender};
-use crate::inspector::{PolicyControl, RuleInspector};
+use crate::inspector::{PolicyControl, RuleInspector, SharedPolicy};
+use crate::notice;
 use crate::policy::{PolicyChoice, PolicyInspector};
 
 pub(crate) use options::RunArgs;
 use options::{RunOptions, SummaryFormat};
 use summary::{Extras, LogAccount};
+use view::{Doors, RunView};
 use watch::{Orders, Watch};
 
 /// Runs the engine until SIGINT or SIGTERM.
@@ -32,9 +35,15 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let with_rules = matches!(options.policy, PolicyChoice::Rules(_));
     // Taken from here on: a signal that comes before the engine runs is carried out once it does.
     let orders = Orders::listen(with_rules || options.eve.is_some())?;
+    notice::set_level(options.log_level);
+    let doors = Doors::open(&options)?;
     let log = options.eve.as_ref().map(EveLog::start).transpose()?;
     let (mut engine, control) = start_by_policy(&options, log.as_ref())?;
+    let control = control.map(SharedPolicy::new);
     orders.wake(engine.interrupter());
+    let view = RunView::new(&options, &engine, control.clone(), log.as_ref(), orders.clone());
+    // Until the end of this function: what is left of the packets can be seen while the engine stops.
+    let _serving = doors.serve(view)?;
     announce(&engine, &options, control.as_ref());
 
     let mut watch = Watch::new(&options, orders, control, log);
@@ -92,7 +101,7 @@ fn start_by_policy(
 }
 
 /// Says which queue runs where, what is odd, and that all is ready.
-fn announce(engine: &Engine, options: &RunOptions, control: Option<&PolicyControl>) {
+fn announce(engine: &Engine, options: &RunOptions, control: Option<&SharedPolicy>) {
     for assignment in engine.assignments() {
         let place = match assignment.cpu {
             Some(cpu) => format!("worker on CPU {cpu}"),
@@ -102,16 +111,16 @@ fn announce(engine: &Engine, options: &RunOptions, control: Option<&PolicyContro
             0 => "filled by no CPU under fanout".to_owned(),
             _ => format!("filled by CPU {} under fanout", assignment.filled_by),
         };
-        eprintln!("queue {}: {place}, {filled}", assignment.queue);
+        notice::normal(format_args!("queue {}: {place}, {filled}", assignment.queue));
     }
     for warning in engine.warnings() {
         eprintln!("warning: {warning}");
     }
     if let Some(control) = control {
-        eprintln!("rules: {}", control.described());
+        notice::normal(format_args!("rules: {}", control.lock().described()));
     }
     let config = &options.engine;
-    eprintln!(
+    notice::normal(format_args!(
         "ready: queues {} bound, {} worker{}, batch {}, queue-maxlen {}, flags {}",
         config.queues,
         config.queues.count(),
@@ -119,5 +128,5 @@ fn announce(engine: &Engine, options: &RunOptions, control: Option<&PolicyContro
         config.batch,
         config.queue.maxlen,
         engine.granted_flags(),
-    );
+    ));
 }

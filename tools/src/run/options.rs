@@ -17,8 +17,10 @@ use serde::Deserialize;
 use super::bypass::{Bypass, BypassBy};
 use super::mode::Mode;
 use super::under_load::{self, OnOverload};
+use crate::control::ControlPlace;
 use crate::eve::EveTarget;
 use crate::mark::MarkBits;
+use crate::notice::LogLevel;
 use crate::policy::{Policy, PolicyChoice};
 use crate::usage;
 
@@ -117,6 +119,13 @@ struct Settings {
     /// The most seconds that stopping may take [default: 5]
     #[arg(long, value_name = "SECONDS")]
     drain_limit: Option<f64>,
+    /// Where `fanq control` and `fanq top` reach this program: abstract (a name that only this network namespace
+    /// sees), the PATH of a socket file, or none [default: abstract]
+    #[arg(long, value_name = "WHERE")]
+    control: Option<Text<ControlPlace>>,
+    /// What is said on standard error: quiet (what is wrong), normal or verbose [default: normal]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
 }
 
 /// Example: fanq run --queues 0-3 --stats 1
@@ -152,6 +161,8 @@ pub(crate) struct RunOptions {
     pub(crate) stats_every: Option<Duration>,
     pub(crate) summary: SummaryFormat,
     pub(crate) drain_limit: Duration,
+    pub(crate) control: ControlPlace,
+    pub(crate) log_level: LogLevel,
 }
 
 impl RunOptions {
@@ -211,6 +222,8 @@ impl RunOptions {
             stats_every: settings.stats.map(|s| seconds("stats", s)).transpose()?,
             summary: settings.summary.unwrap_or(SummaryFormat::Text),
             drain_limit: seconds("drain-limit", settings.drain_limit.unwrap_or(DRAIN_SECONDS))?,
+            control: settings.control.map_or_else(ControlPlace::default, |text| text.0),
+            log_level: settings.log_level.unwrap_or_default(),
         })
     }
 }
@@ -261,6 +274,8 @@ impl Settings {
             stats: self.stats.or(other.stats),
             summary: self.summary.or(other.summary),
             drain_limit: self.drain_limit.or(other.drain_limit),
+            control: self.control.or(other.control),
+            log_level: self.log_level.or(other.log_level),
         }
     }
 }
@@ -316,7 +331,7 @@ fn bypass(
 }
 
 /// Flows are told by addresses and ports.
-fn check_headers_are_copied(copy_range: CopyRange) -> anyhow::Result<()> {
+pub(super) fn check_headers_are_copied(copy_range: CopyRange) -> anyhow::Result<()> {
     let copied = match copy_range {
         CopyRange::Full => return Ok(()),
         CopyRange::Bytes(bytes) => bytes,
@@ -395,7 +410,17 @@ impl FromStr for PlacementText {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct CopyRangeText(CopyRange);
+pub(super) struct CopyRangeText(pub(super) CopyRange);
+
+impl std::fmt::Display for CopyRangeText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            CopyRange::Full => f.write_str("full"),
+            CopyRange::Meta => f.write_str("meta"),
+            CopyRange::Bytes(bytes) => bytes.fmt(f),
+        }
+    }
+}
 
 impl FromStr for CopyRangeText {
     type Err = String;

@@ -5,7 +5,7 @@
 //! after.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -17,16 +17,22 @@ use signal_hook::iterator::Signals;
 use super::options::RunOptions;
 use super::summary;
 use crate::eve::EveLog;
-use crate::inspector::{PolicyAccount, PolicyControl};
+use crate::inspector::{PolicyAccount, SharedPolicy};
+use crate::notice;
 
 /// What signals have asked for.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Orders(Arc<Asked>);
 
-#[derive(Debug, Default)]
+/// Is told how a reload went.
+pub(super) type Asker = Box<dyn FnOnce(Result<String, String>) + Send>;
+
+#[derive(Default)]
 struct Asked {
     stop: AtomicBool,
     reload: AtomicBool,
+    /// Who wants to know how the next reload went.
+    askers: Mutex<Vec<Asker>>,
     waker: OnceLock<Interrupter>,
 }
 
@@ -58,6 +64,20 @@ impl Orders {
         let _ = self.0.waker.set(interrupter);
     }
 
+    /// Has the main thread read again what there is to read, as SIGHUP does, and tell how that went. If the program
+    /// ends first, the asker is dropped.
+    pub(super) fn reload(&self, asker: Asker) {
+        self.0.askers.lock().unwrap_or_else(PoisonError::into_inner).push(asker);
+        self.0.reload.store(true, Ordering::SeqCst);
+        if let Some(waker) = self.0.waker.get() {
+            let _ = waker.interrupt();
+        }
+    }
+
+    fn take_askers(&self) -> Vec<Asker> {
+        std::mem::take(&mut self.0.askers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn stop(&self) -> bool {
         self.0.stop.load(Ordering::SeqCst)
     }
@@ -70,7 +90,7 @@ impl Orders {
 /// The main thread's affairs.
 pub(super) struct Watch {
     orders: Orders,
-    control: Option<PolicyControl>,
+    control: Option<SharedPolicy>,
     log: Option<EveLog>,
     began: Instant,
     table: Option<Every>,
@@ -102,7 +122,7 @@ impl Watch {
     pub(super) fn new(
         options: &RunOptions,
         orders: Orders,
-        control: Option<PolicyControl>,
+        control: Option<SharedPolicy>,
         log: Option<EveLog>,
     ) -> Self {
         Self {
@@ -124,7 +144,10 @@ impl Watch {
                 return Ok(false);
             }
             if self.orders.take_reload() {
-                self.reload();
+                // Taken first: who asks while the rules are read gets the next reading.
+                let askers = self.orders.take_askers();
+                let outcome = self.reload();
+                askers.into_iter().for_each(|tell| tell(outcome.clone()));
             }
             let nexts = [self.table, self.eve_stats, self.housekeeping];
             let next = nexts.into_iter().flatten().map(|every| every.due).min();
@@ -134,34 +157,47 @@ impl Watch {
             }
             if let Some(period) = Every::take(&mut self.table) {
                 let now = engine.stats();
-                eprint!("{}", summary::progress(&shown, &now, period));
+                notice::normal(summary::progress(&shown, &now, period).trim_end());
                 shown = now;
             }
             if Every::take(&mut self.eve_stats).is_some() {
                 self.log_stats(&engine.stats());
             }
-            if let (Some(_), Some(control)) =
-                (Every::take(&mut self.housekeeping), &mut self.control)
-            {
-                control.tend();
+            if let (Some(_), Some(control)) = (Every::take(&mut self.housekeeping), &self.control) {
+                control.lock().tend();
             }
         }
     }
 
     /// Reads the rules again and opens the log's file anew.
-    fn reload(&mut self) {
+    fn reload(&self) -> Result<String, String> {
         if let Some(log) = &self.log {
             log.reopen();
         }
-        let Some(control) = &mut self.control else { return };
-        let (level, message) = match control.reload(self.log.as_ref()) {
-            Ok(done) => ("Info", done),
-            Err(error) => ("Error", format!("the rules stay as they are: {error:#}")),
+        let Some(control) = &self.control else {
+            return match self.log {
+                Some(_) => Ok("the log is opened anew".to_owned()),
+                None => {
+                    Err("there is nothing to read again: run it with --policy FILE.toml".to_owned())
+                }
+            };
         };
-        eprintln!("fanq: {message}");
-        if let Some(log) = &self.log {
-            log.event(level, message);
+        let outcome = control
+            .reload(self.log.as_ref())
+            .map_err(|error| format!("the rules stay as they are: {error:#}"));
+        let (level, message) = match &outcome {
+            Ok(done) => ("Info", done),
+            Err(error) => ("Error", error),
+        };
+        if outcome.is_ok() {
+            notice::normal(format_args!("fanq: {message}"));
+        } else {
+            eprintln!("fanq: {message}");
         }
+        if let Some(log) = &self.log {
+            log.event(level, message.clone());
+        }
+        outcome
     }
 
     /// The last statistics, then the end of the log. Returns the rules' account, and lines written and lost.
@@ -169,13 +205,13 @@ impl Watch {
         if self.eve_stats.is_some() {
             self.log_stats(stats);
         }
-        let account = self.control.as_ref().map(PolicyControl::account);
+        let account = self.control.as_ref().map(|control| control.lock().account());
         (account, self.log.map(EveLog::close))
     }
 
     fn log_stats(&self, stats: &EngineStats) {
         let Some(log) = &self.log else { return };
-        let account = self.control.as_ref().map(PolicyControl::account);
+        let account = self.control.as_ref().map(|control| control.lock().account());
         let eve = log.counts();
         log.stats(eve_stats(stats, account.as_ref(), eve, self.began.elapsed()));
     }

@@ -1,0 +1,163 @@
+//! What other threads see of a run and may change about it: behind the control socket.
+//!
+//! Invariant: answering needs neither a worker nor the main thread, but for a reload, which the main thread carries
+//! out as it does for SIGHUP. Whatever can be refused about where it is served is refused before a queue is bound.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use fanq::{CopyRange, Engine, EngineStats, Monitor};
+use serde_json::{Value, json};
+
+use super::options::{CopyRangeText, RunOptions, check_headers_are_copied};
+use super::summary::{self, Extras, LogAccount};
+use super::watch::{Asker, Orders};
+use crate::control::{Controlled, OpenControl, ServedControl};
+use crate::eve::{EveLog, EveTally};
+use crate::inspector::SharedPolicy;
+use crate::notice::{self, LogLevel};
+
+/// A run, for any thread.
+#[derive(Clone)]
+pub(super) struct RunView(Arc<Seen>);
+
+struct Seen {
+    monitor: Monitor,
+    policy: Option<SharedPolicy>,
+    log: Option<EveTally>,
+    orders: Orders,
+    began: Instant,
+    queues: String,
+    /// What was set at the start and cannot change.
+    settings: Value,
+    copy_range: Mutex<CopyRange>,
+    /// Whether flows are told by their headers.
+    needs_headers: bool,
+}
+
+impl RunView {
+    pub(super) fn new(
+        options: &RunOptions,
+        engine: &Engine,
+        policy: Option<SharedPolicy>,
+        log: Option<&EveLog>,
+        orders: Orders,
+    ) -> Self {
+        let config = &options.engine;
+        let settings = json!({
+            "queues": config.queues.to_string(),
+            "batch": config.batch,
+            "queue-maxlen": config.queue.maxlen,
+            "rcvbuf": config.queue.rcvbuf,
+            "flags": engine.granted_flags().to_string(),
+            "nice": config.nice,
+            "policy": options.policy.to_string(),
+            "inspect-threads": options.inspect_threads,
+        });
+        Self(Arc::new(Seen {
+            monitor: engine.monitor(),
+            policy,
+            log: log.map(EveLog::tally),
+            orders,
+            began: Instant::now(),
+            queues: config.queues.to_string(),
+            settings,
+            copy_range: Mutex::new(config.queue.copy_range),
+            needs_headers: options.bypass.is_some(),
+        }))
+    }
+
+    fn stats(&self) -> EngineStats {
+        self.0.monitor.stats()
+    }
+
+    fn extras(&self) -> Extras {
+        let policy = self.0.policy.as_ref().map(|policy| policy.lock().account());
+        let in_rings = policy.as_ref().map_or(0, |account| account.log_lost);
+        let eve = self.0.log.as_ref().map(|log| {
+            let (written, lost) = log.counts();
+            LogAccount { written, lost: lost + in_rings }
+        });
+        Extras { policy, eve }
+    }
+
+    fn set_copy_range(&self, text: &str) -> Result<String, String> {
+        let range: CopyRangeText = text.parse()?;
+        if self.0.needs_headers {
+            check_headers_are_copied(range.0).map_err(|error| error.to_string())?;
+        }
+        let mut current = self.0.copy_range.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.monitor.set_copy_range(range.0).map_err(|error| {
+            format!("{error}: more than it was started with does not fit the buffers; start it with --copy-range {text}")
+        })?;
+        *current = range.0;
+        Ok(format!("copy-range {range}"))
+    }
+}
+
+impl Controlled for RunView {
+    fn statistics(&self) -> Value {
+        let mut statistics = summary::value(&self.stats(), &self.extras());
+        let uptime = self.0.began.elapsed();
+        let head = json!({
+            "pid": std::process::id(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "queue_range": self.0.queues,
+            "uptime_ms": u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
+            "settings": self.settings(),
+        });
+        if let (Value::Object(statistics), Value::Object(head)) = (&mut statistics, head) {
+            statistics.extend(head);
+        }
+        statistics
+    }
+
+    fn settings(&self) -> Value {
+        let mut settings = self.0.settings.clone();
+        let copy_range = *self.0.copy_range.lock().unwrap_or_else(PoisonError::into_inner);
+        settings["copy-range"] = CopyRangeText(copy_range).to_string().into();
+        settings["log-level"] = notice::level().name().into();
+        settings
+    }
+
+    fn set(&self, key: &str, value: &str) -> Result<String, String> {
+        let done = match key {
+            "copy-range" => self.set_copy_range(value),
+            "log-level" => match LogLevel::ALL.into_iter().find(|level| level.name() == value) {
+                Some(level) => {
+                    notice::set_level(level);
+                    Ok(format!("log-level {value}"))
+                }
+                None => Err(format!("`{value}` is no level: write quiet, normal or verbose")),
+            },
+            _ => Err(format!("`{key}` cannot be set while it runs: copy-range and log-level can")),
+        }?;
+        notice::normal(format_args!("fanq: set by control: {done}"));
+        Ok(done)
+    }
+
+    fn reload(&self, tell: Asker) {
+        self.0.orders.reload(tell);
+    }
+}
+
+/// Where others may ask, before there is anything to see.
+pub(super) struct Doors {
+    control: Option<OpenControl>,
+}
+
+/// Served until dropped.
+pub(super) struct Serving {
+    _control: Option<ServedControl>,
+}
+
+impl Doors {
+    pub(super) fn open(options: &RunOptions) -> anyhow::Result<Self> {
+        Ok(Self { control: OpenControl::open(&options.control)? })
+    }
+
+    pub(super) fn serve(self, view: RunView) -> anyhow::Result<Serving> {
+        let control = self.control.map(|control| control.serve(view)).transpose()?;
+        Ok(Serving { _control: control })
+    }
+}
