@@ -9,6 +9,7 @@ mod endpoint;
 mod eve;
 mod inspector;
 mod mark;
+mod metrics;
 mod notice;
 mod policy;
 mod rules;

@@ -20,6 +20,7 @@ use super::under_load::{self, OnOverload};
 use crate::control::ControlPlace;
 use crate::eve::EveTarget;
 use crate::mark::MarkBits;
+use crate::metrics::MetricsAddress;
 use crate::notice::LogLevel;
 use crate::policy::{Policy, PolicyChoice};
 use crate::usage;
@@ -123,6 +124,10 @@ struct Settings {
     /// sees), the PATH of a socket file, or none [default: abstract]
     #[arg(long, value_name = "WHERE")]
     control: Option<Text<ControlPlace>>,
+    /// Serve the numbers to Prometheus at http://ADDRESS/metrics: 127.0.0.1:9477, [::1]:9477, an address or a port
+    /// [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<Text<MetricsAddress>>,
     /// What is said on standard error: quiet (what is wrong), normal or verbose [default: normal]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
@@ -162,6 +167,7 @@ pub(crate) struct RunOptions {
     pub(crate) summary: SummaryFormat,
     pub(crate) drain_limit: Duration,
     pub(crate) control: ControlPlace,
+    pub(crate) metrics: Option<MetricsAddress>,
     pub(crate) log_level: LogLevel,
 }
 
@@ -223,6 +229,7 @@ impl RunOptions {
             summary: settings.summary.unwrap_or(SummaryFormat::Text),
             drain_limit: seconds("drain-limit", settings.drain_limit.unwrap_or(DRAIN_SECONDS))?,
             control: settings.control.map_or_else(ControlPlace::default, |text| text.0),
+            metrics: settings.metrics.map(|text| text.0),
             log_level: settings.log_level.unwrap_or_default(),
         })
     }
@@ -275,6 +282,7 @@ impl Settings {
             summary: self.summary.or(other.summary),
             drain_limit: self.drain_limit.or(other.drain_limit),
             control: self.control.or(other.control),
+            metrics: self.metrics.or(other.metrics),
             log_level: self.log_level.or(other.log_level),
         }
     }

@@ -1,20 +1,23 @@
-//! What other threads see of a run and may change about it: behind the control socket.
+//! What other threads see of a run and may change about it: behind the control socket and
+//! the metrics.
 //!
 //! Invariant: answering needs neither a worker nor the main thread, but for a reload, which the main thread carries
 //! out as it does for SIGHUP. Whatever can be refused about where it is served is refused before a queue is bound.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use fanq::{CopyRange, Engine, EngineStats, Monitor};
+use fanq::{CopyRange, Engine, EngineStats, Monitor, cpu_time};
 use serde_json::{Value, json};
 
 use super::options::{CopyRangeText, RunOptions, check_headers_are_copied};
 use super::summary::{self, Extras, LogAccount};
 use super::watch::{Asker, Orders};
 use crate::control::{Controlled, OpenControl, ServedControl};
+use crate::endpoint::Endpoint;
 use crate::eve::{EveLog, EveTally};
 use crate::inspector::SharedPolicy;
+use crate::metrics::{OpenMetrics, Scraped, Snapshot, process_start};
 use crate::notice::{self, LogLevel};
 
 /// A run, for any thread.
@@ -27,7 +30,9 @@ struct Seen {
     log: Option<EveTally>,
     orders: Orders,
     began: Instant,
+    started: SystemTime,
     queues: String,
+    queue_maxlen: u32,
     /// What was set at the start and cannot change.
     settings: Value,
     copy_range: Mutex<CopyRange>,
@@ -60,7 +65,9 @@ impl RunView {
             log: log.map(EveLog::tally),
             orders,
             began: Instant::now(),
+            started: process_start(),
             queues: config.queues.to_string(),
+            queue_maxlen: config.queue.maxlen,
             settings,
             copy_range: Mutex::new(config.queue.copy_range),
             needs_headers: options.bypass.is_some(),
@@ -88,7 +95,9 @@ impl RunView {
         }
         let mut current = self.0.copy_range.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.monitor.set_copy_range(range.0).map_err(|error| {
-            format!("{error}: more than it was started with does not fit the buffers; start it with --copy-range {text}")
+            format!(
+                "{error}: the buffers were made for what it was started with; start it with --copy-range {text}"
+            )
         })?;
         *current = range.0;
         Ok(format!("copy-range {range}"))
@@ -141,23 +150,42 @@ impl Controlled for RunView {
     }
 }
 
+impl Scraped for RunView {
+    fn snapshot(&self) -> Snapshot {
+        let Extras { policy, eve } = self.extras();
+        Snapshot {
+            stats: self.stats(),
+            queue_maxlen: self.0.queue_maxlen,
+            policy,
+            eve: eve.map(|log| (log.written, log.lost)),
+            started: self.0.started,
+            cpu: cpu_time(),
+            scrapes: 0,
+        }
+    }
+}
+
 /// Where others may ask, before there is anything to see.
 pub(super) struct Doors {
     control: Option<OpenControl>,
+    metrics: Option<OpenMetrics>,
 }
 
 /// Served until dropped.
 pub(super) struct Serving {
     _control: Option<ServedControl>,
+    _metrics: Option<Endpoint>,
 }
 
 impl Doors {
     pub(super) fn open(options: &RunOptions) -> anyhow::Result<Self> {
-        Ok(Self { control: OpenControl::open(&options.control)? })
+        let metrics = options.metrics.map(OpenMetrics::open).transpose()?;
+        Ok(Self { control: OpenControl::open(&options.control)?, metrics })
     }
 
     pub(super) fn serve(self, view: RunView) -> anyhow::Result<Serving> {
+        let metrics = self.metrics.map(|metrics| metrics.serve(view.clone())).transpose()?;
         let control = self.control.map(|control| control.serve(view)).transpose()?;
-        Ok(Serving { _control: control })
+        Ok(Serving { _control: control, _metrics: metrics })
     }
 }

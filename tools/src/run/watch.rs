@@ -147,7 +147,9 @@ impl Watch {
                 // Taken first: who asks while the rules are read gets the next reading.
                 let askers = self.orders.take_askers();
                 let outcome = self.reload();
-                askers.into_iter().for_each(|tell| tell(outcome.clone()));
+                for tell in askers {
+                    tell(outcome.clone());
+                }
             }
             let nexts = [self.table, self.eve_stats, self.housekeeping];
             let next = nexts.into_iter().flatten().map(|every| every.due).min();

@@ -59,6 +59,18 @@ fn under_load_less_is_copied_and_after_it_all_again() {
     assert_eq!(kernel.copy_ranges, [128, 65_531]);
 }
 
+/// Gives the order when it sees this packet.
+struct Orderer(Arc<std::sync::OnceLock<Arc<WorkerShared>>>, u32);
+
+impl Inspector for Orderer {
+    fn inspect(&mut self, packet: &mut Packet<'_>) -> Verdict {
+        if packet.id().0 == self.1 {
+            self.0.get().unwrap().order_copy_range(CopyRange::Bytes(300));
+        }
+        Verdict::ACCEPT
+    }
+}
+
 #[test]
 fn an_order_changes_the_copy_range_at_once_without_load_and_after_it_under_load() {
     let order = |kernel: &mut SimulatedKernel| kernel.shared.order_copy_range(CopyRange::Meta);
@@ -72,16 +84,6 @@ fn an_order_changes_the_copy_range_at_once_without_load_and_after_it_under_load(
         assert_eq!(kernel.copy_ranges, [0], "{overload:?}");
     }
 
-    /// Gives the order when it sees this packet.
-    struct Orderer(Arc<std::sync::OnceLock<Arc<WorkerShared>>>, u32);
-    impl Inspector for Orderer {
-        fn inspect(&mut self, packet: &mut Packet<'_>) -> Verdict {
-            if packet.id().0 == self.1 {
-                self.0.get().unwrap().order_copy_range(CopyRange::Bytes(300));
-            }
-            Verdict::ACCEPT
-        }
-    }
     for (id, ranges) in [(700, &[128, 300][..]), (2005, &[128, 65_531, 300])] {
         let shared: Arc<std::sync::OnceLock<_>> = Arc::default();
         let orderer = Orderer(Arc::clone(&shared), id);
