@@ -8,6 +8,7 @@ mod control;
 mod endpoint;
 mod eve;
 mod inspector;
+mod manual;
 mod mark;
 mod metrics;
 mod notice;
@@ -17,7 +18,7 @@ mod run;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Per-CPU NFQUEUE engine: runs it and installs its rules.
 #[derive(Debug, Parser)]
@@ -37,15 +38,23 @@ enum Command {
     Policy(inspector::PolicyArgs),
     /// Ask a running `fanq run` for its statistics, and change what may change while it runs.
     Control(control::ControlArgs),
+    /// Print what a shell needs to complete the words of this program's command line.
+    Completions(manual::CompletionsArgs),
+    /// Write the manual pages.
+    Man(manual::ManArgs),
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let command = manual::with_examples(Cli::command());
+    let matches = command.clone().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Rules(args) => rules::run(&args),
         Command::Policy(args) => inspector::run(&args),
         Command::Control(args) => control::run(&args),
+        Command::Completions(args) => manual::completions(&args, command),
+        Command::Man(args) => manual::man(&args, command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -78,7 +87,7 @@ const EXIT_USAGE: u8 = 2;
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::CommandFactory;
 
     /// clap finds contradictions between options only when it is asked, and in a debug build.
     #[test]
