@@ -125,6 +125,7 @@ part_netns() {
     need ip:iproute2 iptables:iptables nft:nftables unshare:util-linux ethtool:ethtool python3:python3 ||
         skip "$why"
     need chromium:chromium || say "the report is not laid out in a browser: $why"
+    fetch_promtool || say "metrics and alerts are not judged by promtool: $why"
     can_enter_namespaces || skip "$why"
     local test=(cargo test --locked --workspace --features fanq/_privileged --test '*')
     cargo build --locked --package fanq --examples # which a test runs
@@ -169,6 +170,21 @@ part_vm() {
 part_fuzz_smoke() {
     need c++:g++ || skip "$why"
     scripts/fuzz.sh 60
+}
+
+# Makes promtool available. Debian has it beside the server, which an installation would start: unpacked only.
+fetch_promtool() {
+    local folder=${CARGO_TARGET_DIR:-$PWD/target}/promtool
+    PATH=$PATH:$folder/usr/bin
+    ! command -v promtool >/dev/null || return 0
+    why="promtool is missing, and apt-get could not fetch Debian's package prometheus"
+    command -v apt-get >/dev/null || return 1
+    say "fetching promtool"
+    mkdir -p "$folder"
+    local download=(apt-get download -qq prometheus)
+    (cd "$folder" && { "${download[@]}" || { apt-get update -qq && "${download[@]}"; }; } &&
+        dpkg-deb --fsys-tarfile prometheus_*.deb | tar x ./usr/bin/promtool && rm prometheus_*.deb) >/dev/null 2>&1
+    command -v promtool >/dev/null
 }
 
 # component COMMAND COMPONENT: makes `cargo COMMAND` work.

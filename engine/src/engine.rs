@@ -26,7 +26,8 @@ use crate::config::EngineConfig;
 use crate::deferral::{Answers, Gate};
 use crate::inspect::{Inspector, WorkerInfo};
 use crate::kernel_table::{KernelRow, KernelTable};
-use crate::nfq::{ConfigFlags, PacketId, QueueFlag};
+use crate::monitor::{Monitor, Watched};
+use crate::nfq::{ConfigFlags, CopyRange, PacketId, QueueFlag};
 use crate::placement::Assignment;
 use crate::queue::{Past, Queue, QueueWaker};
 use crate::start::{StartError, StartWarning};
@@ -42,7 +43,8 @@ pub use release::{Released, ReleasedQueue};
 pub struct Engine {
     workers: Vec<WorkerHandle>,
     /// The kernel's own view; missing where the file may not be read, as in other users' namespaces.
-    table: Option<KernelTable>,
+    table: Option<Arc<KernelTable>>,
+    copy_range: CopyRange,
     warnings: Vec<StartWarning>,
     granted: ConfigFlags,
     poll: Poll,
@@ -150,12 +152,22 @@ impl Engine {
 
     /// Reads all counters, with the kernel's beside them.
     pub fn stats(&self) -> EngineStats {
-        let rows = self.table.as_ref().and_then(|table| table.rows().ok()).unwrap_or_default();
-        let queues = self.workers.iter().map(|worker| {
-            let queue = worker.assignment.queue;
-            worker.stats(rows.iter().find(|row| row.queue == queue).copied())
-        });
-        EngineStats { queues: queues.collect() }
+        self.monitor().stats()
+    }
+
+    /// A handle by which other threads read the counters and change what may change while packets flow.
+    pub fn monitor(&self) -> Monitor {
+        let watched = |worker: &WorkerHandle| Watched {
+            assignment: worker.assignment.clone(),
+            shared: Arc::clone(&worker.shared),
+            waker: worker.waker.downgrade(),
+            carried: worker.carried.clone(),
+        };
+        Monitor {
+            workers: self.workers.iter().map(watched).collect(),
+            table: self.table.clone(),
+            copy_range_max: self.copy_range,
+        }
     }
 
     /// Stops: each worker answers what it has received and what is queued, for `limit` at most, then gives its
@@ -177,7 +189,7 @@ impl Engine {
         };
         for mut worker in self.workers.drain(..) {
             stopped.answers.extend(worker.answers.take());
-            let (stats, result) = worker.join(self.table.as_ref());
+            let (stats, result) = worker.join(self.table.as_deref());
             stopped.stats.queues.push(stats);
             stopped.failures.extend(result.err());
         }

@@ -39,6 +39,7 @@ mod edits;
 mod engine;
 mod inspect;
 mod kernel_table;
+mod monitor;
 pub mod nfq;
 mod overload;
 pub mod pipeline;
@@ -62,13 +63,14 @@ pub use edits::{Edits, RewriteError};
 pub use engine::{Engine, Event, Interrupter, PreparedEngine, Released, ReleasedQueue, Stopped};
 pub use inspect::{Inspector, Packet, WorkerInfo};
 pub use kernel_table::{KernelRow, KernelTable, PortOwner};
+pub use monitor::Monitor;
 pub use nfq::{ConfigFlags, ConntrackEdit, CopyRange, QueueFlag, Verdict, VerdictCode};
 pub use overload::{OverloadConfig, Shed};
 pub use placement::{Assignment, Placement, PlacementError, PlacementWarning, Plan};
 pub use queue::QueueError;
 pub use queue_range::{QueueRange, QueueRangeError};
 pub use start::{StartError, StartWarning};
-pub use stats::{BATCH_SIZE_CLASSES, Counts, EngineStats, QueueStats};
+pub use stats::{BATCH_SIZE_CLASSES, BATCH_TIME_CLASSES, Counts, EngineStats, QueueStats};
 pub use sys::{
     CpuTime, Timestamp, allowed_cpus, cpu_time, current_cpu, inherited_descriptor, pin_to,
 };

@@ -8,7 +8,7 @@ mod adopted;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
@@ -194,10 +194,28 @@ impl QueueWaker {
         self.socket.as_fd()
     }
 
+    pub(crate) fn downgrade(&self) -> WeakQueueWaker {
+        WeakQueueWaker(Arc::downgrade(&self.socket))
+    }
+
     /// Makes the blocked receive return. If the buffer is so full that the answer does not fit, then the worker
     /// does not block either.
     pub(crate) fn wake(&self) -> io::Result<()> {
         self.socket.send(&wake_request(), 0).map(|_| ())
+    }
+}
+
+/// The same without keeping the socket open: a bound queue ends with its socket.
+#[derive(Debug)]
+pub(crate) struct WeakQueueWaker(Weak<Socket>);
+
+impl WeakQueueWaker {
+    /// Wakes the worker, if its queue is still bound.
+    pub(crate) fn wake(&self) {
+        if let Some(socket) = self.0.upgrade() {
+            // As above; while the call lasts the socket stays open.
+            let _ = QueueWaker { socket }.wake();
+        }
     }
 }
 

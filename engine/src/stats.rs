@@ -5,6 +5,7 @@
 //! in between.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use crate::cpus::CpuId;
 use crate::kernel_table::KernelRow;
@@ -35,6 +36,7 @@ macro_rules! counters {
         pub(crate) struct WorkerCounters {
             $(pub(crate) $name: Counter,)*
             pub(crate) batch_sizes: [Counter; BATCH_SIZE_CLASSES],
+            pub(crate) batch_times: [Counter; BATCH_TIME_CLASSES],
             pub(crate) hooks: [Counter; Hook::NAMED + 1],
             errors: ErrorCounters,
         }
@@ -45,6 +47,9 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)*
             /// Receives by the packets they brought: 1, 2 to 3, 4 to 7, and so on, doubling.
             pub batch_sizes: [u64; BATCH_SIZE_CLASSES],
+            /// The same receives by the time from the receive's return to the return of their verdicts' send: up to
+            /// 1 us, up to 2 us, up to 4 us, and so on, doubling to 1,048,576 us; then longer ones.
+            pub batch_times: [u64; BATCH_TIME_CLASSES],
             /// Packets by hook, in the order of [`Hook::NAMES`], then unknown ones.
             pub hooks: [u64; Hook::NAMED + 1],
             /// Errors that the kernel sent for verdicts, by errno, rising; only those that were seen.
@@ -57,6 +62,7 @@ macro_rules! counters {
                 Counts {
                     $($name: self.$name.read(),)*
                     batch_sizes: self.batch_sizes.each_ref().map(Counter::read),
+                    batch_times: self.batch_times.each_ref().map(Counter::read),
                     hooks: self.hooks.each_ref().map(Counter::read),
                     verdict_errors_by_errno: self.errors.snapshot(),
                 }
@@ -82,6 +88,9 @@ macro_rules! counters {
             fn add_assign(&mut self, other: &Counts) {
                 $(self.$name += other.$name;)*
                 for (sum, add) in self.batch_sizes.iter_mut().zip(&other.batch_sizes) {
+                    *sum += add;
+                }
+                for (sum, add) in self.batch_times.iter_mut().zip(&other.batch_times) {
                     *sum += add;
                 }
                 for (sum, add) in self.hooks.iter_mut().zip(&other.hooks) {
@@ -124,6 +133,10 @@ counters! {
     late_answers,
     /// Receive calls that brought packets.
     recv_calls,
+    /// Packets that they brought; fewer than `packets` by those that came while a queue was set up or shed.
+    batched,
+    /// Time from a receive's return to the return of its verdicts' send, in nanoseconds, all receives together.
+    busy_ns,
     /// Send calls with verdicts.
     send_calls,
     /// Packet ids that the kernel gave and that never came: no room in the socket's buffer.
@@ -151,13 +164,29 @@ counters! {
 /// Classes of batch sizes: 1, 2 to 3, and so on up to 1024.
 pub const BATCH_SIZE_CLASSES: usize = 11;
 
+/// Classes of batch times: up to 1 us, up to 2 us, and so on up to 2^20 us, and longer.
+pub const BATCH_TIME_CLASSES: usize = 22;
+
+/// The first class whose bound, 2^class us, such a time does not exceed.
+#[inline]
+fn time_class(ns: u64) -> usize {
+    let whole_us = ns.saturating_sub(1) / 1000;
+    let class = whole_us.checked_ilog2().map_or(0, |power| power as usize + 1);
+    class.min(BATCH_TIME_CLASSES - 1)
+}
+
 impl WorkerCounters {
-    /// Counts one receive that brought so many packets; one that brought only replies is not counted.
+    /// Counts one receive that brought so many packets and took so long; one that brought only replies is not
+    /// counted.
     #[inline]
-    pub(crate) fn count_batch(&self, packets: u64) {
+    pub(crate) fn count_batch(&self, packets: u64, took: Duration) {
         if let Some(class) = packets.checked_ilog2() {
             self.recv_calls.add(1);
+            self.batched.add(packets);
             self.batch_sizes[(class as usize).min(BATCH_SIZE_CLASSES - 1)].add(1);
+            let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            self.busy_ns.add(ns);
+            self.batch_times[time_class(ns)].add(1);
         }
     }
 
@@ -264,12 +293,28 @@ mod tests {
     fn batches_fall_into_classes_that_double() {
         let counters = WorkerCounters::default();
         for packets in [1, 2, 3, 64, 1024, 5000] {
-            counters.count_batch(packets);
+            counters.count_batch(packets, Duration::from_micros(packets));
         }
-        counters.count_batch(0);
+        counters.count_batch(0, Duration::from_secs(1));
         let counts = counters.snapshot();
         assert_eq!(counts.batch_sizes, [1, 2, 0, 0, 0, 0, 1, 0, 0, 0, 2]);
-        assert_eq!(counts.recv_calls, 6);
+        assert_eq!((counts.recv_calls, counts.batched), (6, 6094));
+        let mut times = [0; BATCH_TIME_CLASSES];
+        for class in [0, 1, 2, 6, 10, 13] {
+            times[class] = 1;
+        }
+        assert_eq!((counts.batch_times, counts.busy_ns), (times, 6_094_000));
+    }
+
+    #[test]
+    fn a_time_is_in_the_first_class_that_it_does_not_exceed() {
+        for (ns, class) in
+            [(0, 0), (1000, 0), (1001, 1), (2000, 1), (2001, 2), (4000, 2), (4001, 3)]
+        {
+            assert_eq!(time_class(ns), class, "{ns} ns");
+        }
+        let longest = 1000 << 20;
+        assert_eq!([longest, longest + 1, u64::MAX].map(time_class), [20, 21, 21]);
     }
 
     #[test]

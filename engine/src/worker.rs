@@ -10,6 +10,7 @@
 //!      verdict = inspector.inspect    the user's code
 //!      coalescer.push                 equal neighbours join
 //!   send                              one system call, below one page
+//!   clock                             how long the batch took
 //! ```
 //!
 //! A packet that the inspector deferred is answered in a later turn ([`late`]).
@@ -118,6 +119,9 @@ impl<P: Port, I: Inspector> Worker<P, I> {
                 let released = self.desk.shared.is_released();
                 return if released { self.release(stop_by) } else { self.drain(stop_by) };
             }
+            if let Some(range) = self.desk.shared.take_copy_range() {
+                self.change_copy_range(range)?;
+            }
             self.turn(true)?;
         }
     }
@@ -154,8 +158,9 @@ impl<P: Port, I: Inspector> Worker<P, I> {
             self.send_if_full()?;
         }
         let packets = self.desk.shared.counters.packets.read() - packets_before;
-        self.desk.shared.counters.count_batch(packets);
         self.send_verdicts()?;
+        let took = Timestamp::now().since(self.desk.batch_time);
+        self.desk.shared.counters.count_batch(packets, took);
         self.desk.inspector.batch_end(self.desk.batch_time);
         if self.desk.capability_lost {
             return Err(WorkerError::CapabilityLost { queue: self.desk.queue });

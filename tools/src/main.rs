@@ -5,11 +5,15 @@
 #![forbid(unsafe_code)]
 
 mod confine;
+mod control;
+mod endpoint;
 mod eve;
 mod handover;
 mod inspector;
 mod manual;
 mod mark;
+mod metrics;
+mod notice;
 mod policy;
 mod rules;
 mod run;
@@ -38,6 +42,8 @@ enum Command {
     Rules(rules::RulesArgs),
     /// Look at a rules file for `run --policy`: what is in it, and what it costs.
     Policy(inspector::PolicyArgs),
+    /// Ask a running `fanq run` for its statistics, and change what may change while it runs.
+    Control(control::ControlArgs),
     /// Print the completions of a shell.
     Completions(manual::CompletionsArgs),
     /// Print or write the manual's pages.
@@ -50,6 +56,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Rules(args) => rules::run(&args),
         Command::Policy(args) => inspector::run(&args),
+        Command::Control(args) => control::run(&args),
         Command::Completions(args) => manual::completions(&args, Cli::command()),
         Command::Man(args) => manual::man(&args, Cli::command()),
     };

@@ -1,6 +1,7 @@
 //! The built-in inspector of `fanq run`: accepts, drops, or drops a share at random; it may spend time on each
 //! packet, to stand for an inspector that has work to do.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -26,6 +27,17 @@ pub(crate) enum PolicyChoice {
     Plain(Policy),
     /// The rules of this file.
     Rules(PathBuf),
+}
+
+impl fmt::Display for PolicyChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain(Policy::Accept) => f.write_str("accept"),
+            Self::Plain(Policy::Drop) => f.write_str("drop"),
+            Self::Plain(Policy::DropShare(share)) => write!(f, "drop:{}", share * 100.0),
+            Self::Rules(path) => path.display().fmt(f),
+        }
+    }
 }
 
 impl FromStr for PolicyChoice {

@@ -116,7 +116,8 @@ impl PreparedEngine {
         warnings.extend((!prioritised).then_some(StartWarning::NoPriority { nice: config.nice }));
         let workers =
             seats.into_iter().zip(queues).map(|(seat, queue)| seat.serve(queue, &config)).collect();
-        Ok(Engine { workers, table: table.ok(), warnings, granted, poll, waker })
+        let (table, copy_range) = (table.ok().map(Arc::new), config.queue.copy_range);
+        Ok(Engine { workers, table, copy_range, warnings, granted, poll, waker })
     }
 }
 

@@ -68,6 +68,18 @@ impl<P: Port, I: Inspector> Worker<P, I> {
         Ok(())
     }
 
+    /// Changes the copy range without load. While less is copied under load, that stays so until the load is over.
+    #[cold]
+    pub(super) fn change_copy_range(&mut self, range: CopyRange) -> Result<(), WorkerError> {
+        if let Some(watch) = &mut self.watch {
+            watch.usual = range;
+            if watch.reduced {
+                return Ok(());
+            }
+        }
+        self.set_copy_range(range)
+    }
+
     fn set_copy_range(&mut self, range: CopyRange) -> Result<(), WorkerError> {
         let mut request = [0; QueueRequest::BYTES_MAX];
         let length = QueueRequest::set_copy_range(self.desk.queue, range).encode(&mut request);
@@ -112,6 +124,7 @@ impl LoadWatch {
         let limit = u64::from(self.config.depth);
         if let Some(range) = self.config.copy_range
             && !self.reduced
+            && range.bytes() < self.usual.bytes()
             && row.queue_total >= limit / 2
         {
             self.reduced = true;

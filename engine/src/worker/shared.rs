@@ -3,12 +3,12 @@
 //! Invariant: the counters are written by the worker alone while its thread lives, the order by anyone.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use crate::nfq::PacketId;
+use crate::nfq::{CopyRange, PacketId};
 use crate::stats::WorkerCounters;
 use crate::sys::Timestamp;
 
@@ -18,8 +18,16 @@ pub(crate) struct WorkerShared {
     pub(crate) counters: CachePadded<WorkerCounters>,
     /// Whether packets that do not fit pass unseen rather than being dropped.
     fail_open: AtomicBool,
+    orders: CachePadded<Orders>,
+}
+
+/// What a worker is told to do. It looks at each once a turn; both lie in one cache line.
+#[derive(Debug, Default)]
+struct Orders {
     /// 0 while the worker is to run, else the time ([`Timestamp`]) by which it must have stopped.
-    stop_by: CachePadded<AtomicU64>,
+    stop_by: AtomicU64,
+    /// 0 while nothing is to change, else a copy range ([`CopyRange`] as a number).
+    copy_range: AtomicU32,
     /// Whether stopping leaves the queue as it is, for another to go on with.
     released: AtomicBool,
 }
@@ -29,8 +37,7 @@ impl WorkerShared {
         Self {
             counters: CachePadded::default(),
             fail_open: AtomicBool::new(fail_open),
-            stop_by: CachePadded::default(),
-            released: AtomicBool::new(false),
+            orders: CachePadded::default(),
         }
     }
 
@@ -61,27 +68,59 @@ impl WorkerShared {
         let limit_ns = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
         let stop_by = Timestamp::now().0.saturating_add(limit_ns).max(1);
         // Release, with the Acquire in `stop_order`: the worker sees all that was written before the order.
-        self.stop_by.store(stop_by, Ordering::Release);
+        self.orders.stop_by.store(stop_by, Ordering::Release);
     }
 
     /// Orders the worker to stop within `limit` and to leave its queue as it is.
     pub(crate) fn order_release(&self, limit: Duration) {
         // Relaxed: the order to stop, below, is what makes it seen.
-        self.released.store(true, Ordering::Relaxed);
+        self.orders.released.store(true, Ordering::Relaxed);
         self.order_stop(limit);
     }
 
     /// Whether the order to stop, once it is seen, is one to leave the queue.
     pub(super) fn is_released(&self) -> bool {
-        self.released.load(Ordering::Relaxed)
+        self.orders.released.load(Ordering::Relaxed)
     }
 
     #[inline]
     pub(super) fn stop_order(&self) -> Option<Timestamp> {
-        let stop_by = self.stop_by.load(Ordering::Acquire);
+        let stop_by = self.orders.stop_by.load(Ordering::Acquire);
         (stop_by != 0).then_some(Timestamp(stop_by))
     }
+
+    /// Orders the worker to change how much of each packet is copied. It sees this after its current receive: wake
+    /// it. Of two orders it may see only the later.
+    pub(crate) fn order_copy_range(&self, range: CopyRange) {
+        let number = match range {
+            CopyRange::Full => COPY_FULL,
+            CopyRange::Meta => COPY_META,
+            CopyRange::Bytes(bytes) => u32::from(bytes).max(1),
+        };
+        // Relaxed: the number is all that there is to see.
+        self.orders.copy_range.store(number, Ordering::Relaxed);
+    }
+
+    /// Takes the order to change the copy range, if there is one.
+    #[inline]
+    pub(super) fn take_copy_range(&self) -> Option<CopyRange> {
+        let order = &self.orders.copy_range;
+        // Looked at first: a swap writes the line even where there is nothing to take.
+        if order.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        match order.swap(0, Ordering::Relaxed) {
+            0 => None,
+            COPY_FULL => Some(CopyRange::Full),
+            COPY_META => Some(CopyRange::Meta),
+            bytes => Some(CopyRange::Bytes(u16::try_from(bytes).unwrap_or(CopyRange::BYTES_MAX))),
+        }
+    }
 }
+
+/// Numbers of copy ranges that are no number of bytes.
+const COPY_FULL: u32 = 1 << 16;
+const COPY_META: u32 = 1 << 17;
 
 /// Why a worker ended before it was told to.
 #[derive(Debug, thiserror::Error)]

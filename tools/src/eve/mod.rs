@@ -17,7 +17,7 @@ mod writer;
 pub(crate) use record::{EveRecord, EveSender, Judged};
 #[cfg(test)]
 pub(crate) use record::{RING_RECORDS, ring};
-pub(crate) use writer::{EveLog, RuleNames};
+pub(crate) use writer::{EveLog, EveTally, RuleNames};
 
 use std::path::PathBuf;
 use std::str::FromStr;

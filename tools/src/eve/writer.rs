@@ -34,6 +34,17 @@ pub(crate) struct EveLog {
     thread: JoinHandle<()>,
 }
 
+/// The log's counts, for any thread.
+#[derive(Debug, Clone)]
+pub(crate) struct EveTally(Arc<EveCounts>);
+
+impl EveTally {
+    /// Lines written and lost so far, as [`EveLog::counts`].
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        read(&self.0)
+    }
+}
+
 /// What became of lines; written by the log's thread.
 #[derive(Debug, Default)]
 struct EveCounts {
@@ -117,6 +128,11 @@ impl EveLog {
     /// Lines written and lost so far; those lost in the workers' rings are not among them.
     pub(crate) fn counts(&self) -> (u64, u64) {
         read(&self.counts)
+    }
+
+    /// The same for other threads.
+    pub(crate) fn tally(&self) -> EveTally {
+        EveTally(Arc::clone(&self.counts))
     }
 
     /// Writes what is left and ends the thread. Workers must have ended.

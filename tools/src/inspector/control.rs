@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
@@ -30,6 +30,31 @@ pub(crate) struct PolicyControl {
     gone: BTreeMap<String, (u64, u64)>,
     reloads: u64,
     refused: u64,
+}
+
+/// The rules, for the main thread, which changes them, and for others, who read the account.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedPolicy(Arc<Mutex<PolicyControl>>);
+
+impl SharedPolicy {
+    pub(crate) fn new(control: PolicyControl) -> Self {
+        Self(Arc::new(Mutex::new(control)))
+    }
+
+    /// For a moment: nobody holds it while a file is read and compiled.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, PolicyControl> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the file again. Returns what to say about it.
+    ///
+    /// # Errors
+    /// As [`compile`]; then all stays as it is.
+    pub(crate) fn reload(&self, log: Option<&EveLog>) -> anyhow::Result<String> {
+        let path = self.lock().path().to_owned();
+        let next = compile(&path);
+        self.lock().adopt(next, log)
+    }
 }
 
 /// What all workers counted under one version.
@@ -103,12 +128,21 @@ impl PolicyControl {
         Arc::clone(&self.handover)
     }
 
-    /// Reads the file again. Returns what to say about it.
+    /// The file of the rules.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes what was read again from the file. Returns what to say about it.
     ///
     /// # Errors
-    /// As [`compile`]; then all stays as it is.
-    pub(crate) fn reload(&mut self, log: Option<&EveLog>) -> anyhow::Result<String> {
-        let next = compile(&self.path).inspect_err(|_| self.refused += 1)?;
+    /// That of reading it; then all stays as it is.
+    fn adopt(
+        &mut self,
+        next: anyhow::Result<CompiledPolicy>,
+        log: Option<&EveLog>,
+    ) -> anyhow::Result<String> {
+        let next = next.inspect_err(|_| self.refused += 1)?;
         let number = self.current.number + 1;
         self.current = Arc::new(PolicyVersion { number, policy: next });
         self.publish(log)?;

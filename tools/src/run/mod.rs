@@ -12,6 +12,7 @@ mod start;
 mod succession;
 mod summary;
 mod under_load;
+mod view;
 mod watch;
 
 use std::sync::Mutex;
@@ -21,13 +22,15 @@ use fanq::{Engine, EngineStats, PreparedEngine, WorkerError, WorkerInfo};
 
 use crate::confine;
 use crate::eve::{EveLog, EveSender};
-use crate::inspector::{PolicyControl, RuleInspector};
+use crate::inspector::{PolicyControl, RuleInspector, SharedPolicy};
+use crate::notice;
 use crate::policy::{PolicyChoice, PolicyInspector};
 
 pub(crate) use options::RunArgs;
 use options::{RunOptions, SummaryFormat};
 use succession::{Given, Succession};
 use summary::{Extras, LogAccount};
+use view::{Doors, RunView, Views};
 use watch::{End, Orders, Watch};
 
 /// Runs the engine until SIGINT or SIGTERM, or until another process serves the queues.
@@ -37,13 +40,20 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let with_rules = matches!(options.policy, PolicyChoice::Rules(_));
     // Taken from here on: a signal that comes before the engine runs is carried out once it does.
     let orders = Orders::listen(with_rules || options.eve.is_some())?;
+    notice::set_level(options.log_level);
+    // Until the end of this function: what is left of the packets can be seen while the engine stops.
+    let mut views = Views::new(Doors::open(&options)?);
     let mut log = options.eve.as_ref().map(EveLog::start).transpose()?;
     let mut succession = Succession::new(&options);
     let mut confined = None;
     loop {
         let (prepared, control) = prepare_by_policy(&options, log.as_ref())?;
+        let control = control.map(SharedPolicy::new);
         let mut engine = succession.start(prepared)?;
         orders.wake(engine.interrupter());
+        views.show(&engine, control.clone(), || {
+            RunView::new(&options, &engine, control.clone(), log.as_ref(), orders.clone())
+        })?;
         // Once: what was given up does not come back, and who starts again has it given up already.
         let confined = match &confined {
             None => confined.insert(confine::complete()?),
@@ -149,7 +159,7 @@ fn prepare_by_policy(
 fn announce(
     engine: &Engine,
     options: &RunOptions,
-    control: Option<&PolicyControl>,
+    control: Option<&SharedPolicy>,
     (limited, unlimited): &(String, Option<String>),
 ) {
     for assignment in engine.assignments() {
@@ -161,20 +171,20 @@ fn announce(
             0 => "filled by no CPU under fanout".to_owned(),
             _ => format!("filled by CPU {} under fanout", assignment.filled_by),
         };
-        eprintln!("queue {}: {place}, {filled}", assignment.queue);
+        notice::normal(format_args!("queue {}: {place}, {filled}", assignment.queue));
     }
     for warning in engine.warnings() {
         eprintln!("warning: {warning}");
     }
     if let Some(control) = control {
-        eprintln!("rules: {}", control.described());
+        notice::normal(format_args!("rules: {}", control.lock().described()));
     }
-    eprintln!("{limited}");
+    notice::normal(limited);
     if let Some(unlimited) = unlimited {
         eprintln!("warning: not limited: {unlimited}");
     }
     let config = &options.engine;
-    eprintln!(
+    notice::normal(format_args!(
         "ready: queues {} bound, {} worker{}, batch {}, queue-maxlen {}, flags {}",
         config.queues,
         config.queues.count(),
@@ -182,5 +192,5 @@ fn announce(
         config.batch,
         config.queue.maxlen,
         engine.granted_flags(),
-    );
+    ));
 }

@@ -19,8 +19,11 @@ use super::mode::Mode;
 use super::succession::OnOrphan;
 use super::under_load::{self, OnOverload};
 use crate::confine::{Confine, Wanted};
+use crate::control::ControlPlace;
 use crate::eve::EveTarget;
 use crate::mark::MarkBits;
+use crate::metrics::MetricsAddress;
+use crate::notice::LogLevel;
 use crate::policy::{Policy, PolicyChoice};
 use crate::usage;
 
@@ -132,6 +135,17 @@ struct Settings {
     /// Run as this user: a name, or UID:GID [default: whoever starts it]
     #[arg(long, value_name = "USER")]
     user: Option<String>,
+    /// Where `fanq control` and `fanq top` reach this program: abstract (a name that only this network namespace
+    /// sees), the PATH of a socket file, or none [default: abstract]
+    #[arg(long, value_name = "WHERE")]
+    control: Option<Text<ControlPlace>>,
+    /// Serve the numbers to Prometheus at http://ADDRESS/metrics: 127.0.0.1:9477, [::1]:9477, an address or a port
+    /// [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<Text<MetricsAddress>>,
+    /// What is said on standard error: quiet (what is wrong), normal or verbose [default: normal]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
 }
 
 /// Options of `fanq run`.
@@ -173,6 +187,9 @@ pub(crate) struct RunOptions {
     pub(crate) summary: SummaryFormat,
     pub(crate) drain_limit: Duration,
     pub(crate) wanted: Wanted,
+    pub(crate) control: ControlPlace,
+    pub(crate) metrics: Option<MetricsAddress>,
+    pub(crate) log_level: LogLevel,
 }
 
 impl RunOptions {
@@ -239,6 +256,9 @@ impl RunOptions {
                 user: settings.user,
                 lanes: inspect_threads > 0,
             },
+            control: settings.control.map_or_else(ControlPlace::default, |text| text.0),
+            metrics: settings.metrics.map(|text| text.0),
+            log_level: settings.log_level.unwrap_or_default(),
         })
     }
 }
@@ -293,6 +313,9 @@ impl Settings {
             drain_limit: self.drain_limit.or(other.drain_limit),
             confine: self.confine.or(other.confine),
             user: self.user.or(other.user),
+            control: self.control.or(other.control),
+            metrics: self.metrics.or(other.metrics),
+            log_level: self.log_level.or(other.log_level),
         }
     }
 }
@@ -348,7 +371,7 @@ fn bypass(
 }
 
 /// Flows are told by addresses and ports.
-fn check_headers_are_copied(copy_range: CopyRange) -> anyhow::Result<()> {
+pub(super) fn check_headers_are_copied(copy_range: CopyRange) -> anyhow::Result<()> {
     let copied = match copy_range {
         CopyRange::Full => return Ok(()),
         CopyRange::Bytes(bytes) => bytes,
@@ -427,7 +450,17 @@ impl FromStr for PlacementText {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct CopyRangeText(CopyRange);
+pub(super) struct CopyRangeText(pub(super) CopyRange);
+
+impl std::fmt::Display for CopyRangeText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            CopyRange::Full => f.write_str("full"),
+            CopyRange::Meta => f.write_str("meta"),
+            CopyRange::Bytes(bytes) => bytes.fmt(f),
+        }
+    }
+}
 
 impl FromStr for CopyRangeText {
     type Err = String;

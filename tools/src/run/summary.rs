@@ -44,6 +44,8 @@ pub(super) struct LogAccount {
 struct QueueSummary {
     queue: u16,
     cpu: Option<u16>,
+    /// Most bytes of a packet's payload that the kernel copies now, where that is known.
+    copy_range: Option<u32>,
     #[serde(flatten)]
     counts: CountSummary,
 }
@@ -78,6 +80,9 @@ struct CountSummary {
     verdict_errors_by_errno: std::collections::BTreeMap<i32, u64>,
     packets_by_hook: std::collections::BTreeMap<&'static str, u64>,
     batch_sizes: Vec<u64>,
+    batched: u64,
+    batch_times: Vec<u64>,
+    busy_ns: u64,
     /// Null where the kernel's table cannot be read.
     kernel: Option<KernelSummary>,
 }
@@ -140,6 +145,9 @@ impl CountSummary {
             verdict_errors_by_errno: counts.verdict_errors_by_errno.iter().copied().collect(),
             packets_by_hook: by_hook.collect(),
             batch_sizes: counts.batch_sizes.to_vec(),
+            batched: counts.batched,
+            batch_times: counts.batch_times.to_vec(),
+            busy_ns: counts.busy_ns,
             kernel,
         }
     }
@@ -147,21 +155,32 @@ impl CountSummary {
 
 /// One JSON object, on one line.
 pub(super) fn json(stats: &EngineStats, extras: &Extras) -> String {
+    serde_json::to_string(&summary(stats, extras)).expect(ALWAYS)
+}
+
+/// The same as a value, to which more can be added.
+pub(super) fn value(stats: &EngineStats, extras: &Extras) -> serde_json::Value {
+    serde_json::to_value(summary(stats, extras)).expect(ALWAYS)
+}
+
+fn summary<'a>(stats: &EngineStats, extras: &'a Extras) -> Summary<'a> {
     let cpu = cpu_time();
-    let summary = Summary {
+    Summary {
         schema: "fanq.run/1",
         queues: stats.queues.iter().map(queue_summary).collect(),
         totals: CountSummary::new(&stats.totals(), KernelSummary::of_all(stats)),
         cpu_us: u64::try_from((cpu.user + cpu.system).as_micros()).unwrap_or(u64::MAX),
         extras,
-    };
-    serde_json::to_string(&summary).expect("numbers and fixed names always serialize")
+    }
 }
+
+const ALWAYS: &str = "numbers and fixed names always serialize";
 
 fn queue_summary(queue: &QueueStats) -> QueueSummary {
     QueueSummary {
         queue: queue.queue,
         cpu: queue.cpu.map(|cpu| cpu.0),
+        copy_range: queue.kernel.map(|row| row.copy_range),
         counts: CountSummary::new(&queue.counts, queue.kernel.map(KernelSummary::from)),
     }
 }

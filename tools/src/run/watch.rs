@@ -20,17 +20,23 @@ use super::summary;
 use crate::confine::{self, Role};
 use crate::eve::EveLog;
 use crate::handover::Request;
-use crate::inspector::{PolicyAccount, PolicyControl};
+use crate::inspector::{PolicyAccount, SharedPolicy};
+use crate::notice;
 
 /// What signals have asked for.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Orders(Arc<Asked>);
 
-#[derive(Debug, Default)]
+/// Is told how a reload went.
+pub(super) type Asker = Box<dyn FnOnce(Result<String, String>) + Send>;
+
+#[derive(Default)]
 struct Asked {
     stop: AtomicBool,
     reload: AtomicBool,
     leave: AtomicBool,
+    /// Who wants to know how the next reload went.
+    askers: Mutex<Vec<Asker>>,
     waker: Mutex<Option<Interrupter>>,
 }
 
@@ -67,6 +73,20 @@ impl Orders {
         *self.0.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(interrupter);
     }
 
+    /// Has the main thread read again what there is to read, as SIGHUP does, and tell how that went. If the program
+    /// ends first, the asker is dropped.
+    pub(super) fn reload(&self, asker: Asker) {
+        self.0.askers.lock().unwrap_or_else(PoisonError::into_inner).push(asker);
+        self.0.reload.store(true, Ordering::SeqCst);
+        if let Some(waker) = &*self.0.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = waker.interrupt();
+        }
+    }
+
+    fn take_askers(&self) -> Vec<Asker> {
+        std::mem::take(&mut self.0.askers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn stop(&self) -> bool {
         self.0.stop.load(Ordering::SeqCst)
     }
@@ -96,7 +116,7 @@ pub(super) enum End {
 /// The main thread's affairs.
 pub(super) struct Watch {
     orders: Orders,
-    control: Option<PolicyControl>,
+    control: Option<SharedPolicy>,
     log: Option<EveLog>,
     began: Instant,
     table: Option<Every>,
@@ -129,7 +149,7 @@ impl Watch {
     pub(super) fn new(
         options: &RunOptions,
         orders: Orders,
-        control: Option<PolicyControl>,
+        control: Option<SharedPolicy>,
         log: Option<EveLog>,
         watchdog: Option<Duration>,
     ) -> Self {
@@ -163,7 +183,12 @@ impl Watch {
                 return Ok(End::GiveAway(request));
             }
             if self.orders.take_reload() {
-                self.reload();
+                // Taken first: who asks while the rules are read gets the next reading.
+                let askers = self.orders.take_askers();
+                let outcome = self.reload();
+                for tell in askers {
+                    tell(outcome.clone());
+                }
             }
             let nexts = [self.table, self.eve_stats, self.housekeeping, self.watchdog];
             let next = nexts.into_iter().flatten().map(|every| every.due).min();
@@ -176,34 +201,47 @@ impl Watch {
             }
             if let Some(period) = Every::take(&mut self.table) {
                 let now = engine.stats();
-                eprint!("{}", summary::progress(&shown, &now, period));
+                notice::normal(summary::progress(&shown, &now, period).trim_end());
                 shown = now;
             }
             if Every::take(&mut self.eve_stats).is_some() {
                 self.log_stats(&engine.stats());
             }
-            if let (Some(_), Some(control)) =
-                (Every::take(&mut self.housekeeping), &mut self.control)
-            {
-                control.tend();
+            if let (Some(_), Some(control)) = (Every::take(&mut self.housekeeping), &self.control) {
+                control.lock().tend();
             }
         }
     }
 
     /// Reads the rules again and opens the log's file anew.
-    fn reload(&mut self) {
+    fn reload(&self) -> Result<String, String> {
         if let Some(log) = &self.log {
             log.reopen();
         }
-        let Some(control) = &mut self.control else { return };
-        let (level, message) = match control.reload(self.log.as_ref()) {
-            Ok(done) => ("Info", done),
-            Err(error) => ("Error", format!("the rules stay as they are: {error:#}")),
+        let Some(control) = &self.control else {
+            return match self.log {
+                Some(_) => Ok("the log is opened anew".to_owned()),
+                None => {
+                    Err("there is nothing to read again: run it with --policy FILE.toml".to_owned())
+                }
+            };
         };
-        eprintln!("fanq: {message}");
-        if let Some(log) = &self.log {
-            log.event(level, message);
+        let outcome = control
+            .reload(self.log.as_ref())
+            .map_err(|error| format!("the rules stay as they are: {error:#}"));
+        let (level, message) = match &outcome {
+            Ok(done) => ("Info", done),
+            Err(error) => ("Error", error),
+        };
+        if outcome.is_ok() {
+            notice::normal(format_args!("fanq: {message}"));
+        } else {
+            eprintln!("fanq: {message}");
         }
+        if let Some(log) = &self.log {
+            log.event(level, message.clone());
+        }
+        outcome
     }
 
     /// The log, for whoever goes on with it.
@@ -216,13 +254,13 @@ impl Watch {
         if self.eve_stats.is_some() {
             self.log_stats(stats);
         }
-        let account = self.control.as_ref().map(PolicyControl::account);
+        let account = self.control.as_ref().map(|control| control.lock().account());
         (account, self.log.map(EveLog::close))
     }
 
     fn log_stats(&self, stats: &EngineStats) {
         let Some(log) = &self.log else { return };
-        let account = self.control.as_ref().map(PolicyControl::account);
+        let account = self.control.as_ref().map(|control| control.lock().account());
         let eve = log.counts();
         log.stats(eve_stats(stats, account.as_ref(), eve, self.began.elapsed()));
     }

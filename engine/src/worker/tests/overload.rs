@@ -58,3 +58,42 @@ fn under_load_less_is_copied_and_after_it_all_again() {
     assert_eq!(counts.shed, 0);
     assert_eq!(kernel.copy_ranges, [128, 65_531]);
 }
+
+/// Gives the order when it sees this packet.
+struct Orderer(Arc<std::sync::OnceLock<Arc<WorkerShared>>>, u32);
+
+impl Inspector for Orderer {
+    fn inspect(&mut self, packet: &mut Packet<'_>) -> Verdict {
+        if packet.id().0 == self.1 {
+            self.0.get().unwrap().order_copy_range(CopyRange::Bytes(300));
+        }
+        Verdict::ACCEPT
+    }
+}
+
+#[test]
+fn an_order_changes_the_copy_range_at_once_without_load_and_after_it_under_load() {
+    let order = |kernel: &mut SimulatedKernel| kernel.shared.order_copy_range(CopyRange::Meta);
+    let overload =
+        OverloadConfig { depth: 2000, shed: Shed::Not, copy_range: Some(CopyRange::Bytes(128)) };
+    for overload in [None, Some(overload)] {
+        let script = [Step::Packets(1)];
+        let thirds = Thirds { batches: 0 };
+        let (result, kernel, _) = run_configured(thirds, None, overload, script, false, order);
+        result.unwrap();
+        assert_eq!(kernel.copy_ranges, [0], "{overload:?}");
+    }
+
+    for (id, ranges) in [(700, &[128, 300][..]), (2005, &[128, 65_531, 300])] {
+        let shared: Arc<std::sync::OnceLock<_>> = Arc::default();
+        let orderer = Orderer(Arc::clone(&shared), id);
+        let idle = (0..40).map(|_| Step::Packets(0));
+        let steps = [Step::Packets(2000)].into_iter().chain(idle).chain([Step::Packets(10)]);
+        let script = steps.chain([Step::Packets(0)]);
+        let change = |kernel: &mut SimulatedKernel| shared.set(Arc::clone(&kernel.shared)).unwrap();
+        let (result, kernel, _) =
+            run_configured(orderer, None, Some(overload), script, false, change);
+        result.unwrap();
+        assert_eq!(kernel.copy_ranges, ranges, "ordered with packet {id}");
+    }
+}

@@ -11,8 +11,8 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tempfile::TempDir;
 
 use super::*;
-use crate::inspector::PolicyControl;
 use crate::inspector::command::traffic::message;
+use crate::inspector::{PolicyControl, SharedPolicy};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
@@ -20,7 +20,7 @@ static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 /// A rules file, the main thread's side, and one worker's.
 struct Scene {
     folder: TempDir,
-    control: PolicyControl,
+    control: SharedPolicy,
     inspector: RuleInspector,
     edits: Edits,
 }
@@ -30,8 +30,8 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rules.toml");
         fs::write(&path, format!("flow-table = 64\nlimit-table = 64\n{rules}")).unwrap();
-        let control = PolicyControl::start(&path, 1, None).unwrap();
-        let inspector = RuleInspector::new(0, control.handover(), None);
+        let control = SharedPolicy::new(PolicyControl::start(&path, 1, None).unwrap());
+        let inspector = RuleInspector::new(0, control.lock().handover(), None);
         Self { folder, control, inspector, edits: Edits::default() }
     }
 
@@ -51,7 +51,7 @@ impl Scene {
     }
 
     fn hits(&self, rule: &str) -> u64 {
-        let rules = self.control.account().rules;
+        let rules = self.control.lock().account().rules;
         rules.iter().find(|known| known.name == rule).map_or(0, |rule| rule.packets)
     }
 }
@@ -113,7 +113,7 @@ fn each_action_has_its_verdict_and_keeps_the_marks_of_others() {
             assert_eq!(scene.inspect(&udp(port, mark)), verdict, "{port} {mark:x}");
         }
     }
-    let account = scene.control.account();
+    let account = scene.control.lock().account();
     assert_eq!((account.rejects_returned, account.bypasses_returned, account.rejected), (16, 8, 1));
     assert_eq!(scene.inspector.unseen(), Verdict::DROP);
 }
@@ -134,18 +134,18 @@ fn new_rules_come_between_batches_and_what_was_counted_stays() {
     scene.end_batch();
     for _ in 0..5 {
         scene.reload(&accept);
-        scene.control.tend();
+        scene.control.lock().tend();
         scene.reload(&drop);
     }
     assert_eq!(scene.inspect(&udp(1, 0)), Verdict::DROP);
-    scene.control.tend();
+    scene.control.lock().tend();
     assert_eq!((scene.hits("one"), scene.hits("two")), (2, 2));
     let path = scene.folder.path().join("rules.toml");
     fs::write(path, "nonsense").unwrap();
     assert!(scene.control.reload(None).is_err());
     scene.end_batch();
     assert_eq!(scene.inspect(&udp(1, 0)), Verdict::DROP);
-    let account = scene.control.account();
+    let account = scene.control.lock().account();
     assert_eq!((account.reloads, account.reloads_refused), (11, 1));
 }
 
@@ -178,7 +178,7 @@ fn what_the_default_drops_changes_no_flow() {
 fn interfaces_that_are_not_known_are_asked_for() {
     let mut scene = Scene::new(&rule("lo", "in-interface = 'lo'\naction = 'drop'"));
     assert_eq!(scene.inspect(&udp(1, 0)), Verdict::DROP);
-    let handover = scene.control.handover();
+    let handover = scene.control.lock().handover();
     assert!(!handover.interfaces_asked_for());
     let unknown = message(1, 99_999, 0, &[0x45; 20]);
     assert_eq!(scene.inspect(&unknown), Verdict::ACCEPT);
@@ -187,7 +187,7 @@ fn interfaces_that_are_not_known_are_asked_for() {
     handover.publish_interfaces(&Arc::new(table));
     scene.end_batch();
     assert_eq!(scene.inspect(&udp(1, 0)), Verdict::ACCEPT, "the new table knows none");
-    scene.control.tend();
+    scene.control.lock().tend();
     scene.end_batch();
     assert_eq!(scene.inspect(&udp(1, 0)), Verdict::DROP, "it was asked for, and read again");
 }
@@ -232,7 +232,7 @@ fn no_packet_makes_it_allocate() {
     assert_eq!((change.allocations, change.reallocations), (0, 0));
     assert!(["one", "both", "limit", "address"].iter().all(|rule| scene.hits(rule) > 0));
     // What finds the ring full is counted: an alert each, and for a drop another line.
-    let account = scene.control.account();
+    let account = scene.control.lock().account();
     let hits: u64 = account.rules.iter().map(|rule| rule.packets).sum();
     assert_eq!(records.slots(), crate::eve::RING_RECORDS);
     assert!(account.log_lost >= hits - records.slots() as u64 && account.log_lost < hits * 2);

@@ -1,0 +1,90 @@
+//! `fanq run --metrics ADDRESS`: the run's numbers for Prometheus.
+//!
+//! ```text
+//! address   where to listen: loopback unless another is named
+//! http      GET /metrics, and nothing else
+//! render    the numbers as text, in either of two formats
+//! ```
+//!
+//! Invariant: a scrape reads atomics and, once, the kernel's table of queues; it takes nothing from a worker and asks
+//! nothing of one. docs/METRICS.md has every metric.
+
+mod address;
+mod http;
+mod render;
+#[cfg(test)]
+mod tests;
+
+use std::net::TcpListener;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use fanq::{CpuTime, EngineStats};
+
+use crate::endpoint::{Bounds, Endpoint, Listener};
+use crate::inspector::PolicyAccount;
+use crate::notice;
+
+pub(crate) use address::MetricsAddress;
+use http::MetricsService;
+pub(crate) use render::process_start;
+
+/// What is told at one scrape.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) stats: EngineStats,
+    /// The most packets that may wait in a queue.
+    pub(crate) queue_maxlen: u32,
+    pub(crate) policy: Option<PolicyAccount>,
+    /// Lines of the log, written and lost.
+    pub(crate) eve: Option<(u64, u64)>,
+    /// When the process was started, as far as that is known.
+    pub(crate) started: SystemTime,
+    pub(crate) cpu: CpuTime,
+    /// How often there was a scrape, this one included.
+    pub(crate) scrapes: u64,
+}
+
+/// A run that can be scraped.
+pub(crate) trait Scraped: Send + 'static {
+    fn snapshot(&self) -> Snapshot;
+}
+
+/// The port, taken, while nobody answers there yet.
+#[derive(Debug)]
+pub(crate) struct OpenMetrics {
+    listener: TcpListener,
+}
+
+impl OpenMetrics {
+    /// Takes the port.
+    ///
+    /// # Errors
+    /// It is taken, or the address is none of this machine's.
+    pub(crate) fn open(address: MetricsAddress) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address.0).with_context(|| address.remedy())?;
+        Ok(Self { listener })
+    }
+
+    /// Answers there until the endpoint is dropped.
+    ///
+    /// # Errors
+    /// The kernel gives no thread.
+    pub(crate) fn serve(self, run: impl Scraped) -> anyhow::Result<Endpoint> {
+        let place = self.listener.local_addr().context("asking for the port of --metrics")?;
+        let service = MetricsService::new(run);
+        let endpoint =
+            Endpoint::start("fanq-metrics", Listener::Tcp(self.listener), BOUNDS, service)
+                .context("starting the thread of --metrics")?;
+        notice::normal(format_args!("metrics: http://{place}/metrics"));
+        Ok(endpoint)
+    }
+}
+
+const BOUNDS: Bounds = Bounds {
+    connections: 128,
+    request_bytes: 8192,
+    request_time: Duration::from_secs(5),
+    idle_time: Duration::from_secs(5),
+    answer_time: Duration::from_secs(5),
+};
