@@ -6,6 +6,8 @@
 
 mod eve;
 mod inspector;
+#[expect(dead_code, unused_imports, reason = "what looks at the machine comes next")]
+mod machine;
 mod mark;
 mod policy;
 mod rules;
