@@ -7,11 +7,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::client::Client;
 use super::place::{ControlAddress, SocketFile, listed};
-use super::protocol::{Request, VERSION};
+use super::protocol::{Request, VERSION, parse_answer};
 use super::*;
 
 /// Knows one setting, and ends a reload from another thread.
@@ -92,6 +93,19 @@ fn what_is_no_request_is_refused_with_what_would_be_one() {
         assert!(words.contains(part), "{line}: {words}");
     }
     assert_eq!(VERSION, 1, "docs/CONTROL.md says so");
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0..80_usize) {
+        let set = Request::Set { key: "copy-range".to_owned(), value: "128".to_owned() }.line();
+        for line in [bytes.clone(), [&set.as_bytes()[..cut.min(set.len())], &bytes].concat()] {
+            let _ = Request::parse(&line);
+            let _ = parse_answer(&line);
+        }
+        let table = String::from_utf8_lossy(&bytes).replace('a', " 00010000 0001 01 1 @fanq-");
+        listed(&table);
+    }
 }
 
 #[test]

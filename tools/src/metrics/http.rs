@@ -145,6 +145,8 @@ fn response(status: &str, content_type: &str, more: &str, body: &str) -> Vec<u8>
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -176,6 +178,18 @@ mod tests {
             (b"\xff\xfe\n\n", Err(Status::Unreadable)),
         ] {
             assert_eq!(Request::parse(head), expected, "{}", head.escape_ascii());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0..60_usize) {
+            let request = b"GET /metrics HTTP/1.1\r\nAccept: text/plain\r\n\r\n";
+            for head in [bytes.clone(), [&request[..cut.min(request.len())], &bytes].concat()] {
+                let end = end_of_head(&head);
+                prop_assert!(end.is_none_or(|end| end <= head.len()));
+                let _ = Request::parse(&head);
+            }
         }
     }
 
