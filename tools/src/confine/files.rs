@@ -22,6 +22,8 @@ pub(crate) struct Places {
     pub(crate) read: Vec<PathBuf>,
     /// What is written to, and made anew.
     pub(crate) write: Vec<PathBuf>,
+    /// Where sockets of ours are made and removed.
+    pub(crate) sockets: Vec<PathBuf>,
 }
 
 impl Places {
@@ -29,10 +31,12 @@ impl Places {
     pub(super) fn of(&self, role: Role) -> Self {
         match role {
             // The kernel's tables: queues, interfaces. Other processes' own are out of reach under Landlock.
-            Role::Main => {
-                Self { read: [&self.read[..], &[PROC.into()]].concat(), write: Vec::new() }
-            }
-            Role::Log => Self { read: Vec::new(), write: self.write.clone() },
+            Role::Main => Self {
+                read: [&self.read[..], &[PROC.into()]].concat(),
+                sockets: self.sockets.clone(),
+                ..Self::default()
+            },
+            Role::Log => Self { write: self.write.clone(), ..Self::default() },
             Role::Worker | Role::Lane | Role::Signals | Role::Answers => Self::default(),
         }
     }
@@ -47,7 +51,12 @@ impl fmt::Display for Places {
             names.dedup();
             names
         };
-        let all = [names(&self.read, "read"), names(&self.write, "write")].concat();
+        let all = [
+            names(&self.read, "read"),
+            names(&self.write, "write"),
+            names(&self.sockets, "sockets"),
+        ]
+        .concat();
         write!(f, "{}", [all, vec![format!("{PROC} (read)")]].concat().join(", "))
     }
 }
@@ -75,6 +84,7 @@ pub(crate) fn place_of_log(file: &Path) -> Vec<PathBuf> {
 /// Keeps the calling thread, and those it starts, from all other files, from TCP ports, and from other processes.
 pub(super) fn confine(places: &Places) -> Result<(), String> {
     let write: BitFlags<AccessFs> = AccessFs::WriteFile | AccessFs::MakeReg | AccessFs::Truncate;
+    let sockets: BitFlags<AccessFs> = AccessFs::MakeSock | AccessFs::RemoveFile;
     let restricted = landlock::Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(ABI_NOW))
@@ -86,6 +96,7 @@ pub(super) fn confine(places: &Places) -> Result<(), String> {
                 .add_rules(path_beneath_rules(&places.read, AccessFs::ReadFile | AccessFs::ReadDir))
         })
         .and_then(|rules| rules.add_rules(path_beneath_rules(&places.write, write)))
+        .and_then(|rules| rules.add_rules(path_beneath_rules(&places.sockets, sockets)))
         .and_then(landlock::RulesetCreated::restrict_self);
     match restricted {
         Ok(status) if status.ruleset == RulesetStatus::NotEnforced => Err(
@@ -122,11 +133,17 @@ mod tests {
 
     #[test]
     fn each_role_reaches_its_own_places() {
-        let places = Places { read: vec!["/etc/fanq".into()], write: vec!["/var/log/fanq".into()] };
+        let places = Places {
+            read: vec!["/etc/fanq".into()],
+            write: vec!["/var/log/fanq".into()],
+            sockets: vec!["/run/fanq".into()],
+        };
         assert_eq!(places.of(Role::Worker), Places::default());
         assert_eq!(places.of(Role::Log).write, places.write);
         assert_eq!(places.of(Role::Log).read.len(), 0);
         assert_eq!(places.of(Role::Main).write.len(), 0);
-        assert_eq!(places.to_string(), "/etc/fanq (read), /var/log/fanq (write), /proc (read)");
+        assert_eq!(places.of(Role::Main).sockets, places.sockets);
+        let said = "/etc/fanq (read), /var/log/fanq (write), /run/fanq (sockets), /proc (read)";
+        assert_eq!(places.to_string(), said);
     }
 }
