@@ -10,6 +10,7 @@ mod disorder;
 mod lab;
 mod load;
 mod machine;
+mod manual;
 mod measure;
 mod pipes;
 mod receive;
@@ -29,7 +30,7 @@ mod versus;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Load, sinks and measurements for NFQUEUE programs.
 #[derive(Debug, Parser)]
@@ -83,6 +84,10 @@ enum Command {
     Report(report::ReportArgs),
     /// Print the JSON Schema of a result.
     Schema,
+    /// Print the completions of a shell.
+    Completions(manual::CompletionsArgs),
+    /// Write the manual's pages.
+    Man(manual::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -135,6 +140,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Compare(args) => return compare::run(&args),
         Command::Report(args) => report::run(&args)?,
         Command::Schema => report::schema()?,
+        Command::Completions(args) => manual::completions(&args, Cli::command()),
+        Command::Man(args) => manual::man(&args, Cli::command())?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -202,19 +202,26 @@ const MAIN: &[libc::c_long] = &[
     libc::SYS_pwrite64,
     libc::SYS_readlinkat,
     libc::SYS_readv,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
     libc::SYS_shutdown,
     libc::SYS_socketpair,
     libc::SYS_sysinfo,
     libc::SYS_timerfd_create,
     libc::SYS_timerfd_settime,
+    libc::SYS_umask,
     libc::SYS_uname,
     libc::SYS_unlinkat,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_access,
     #[cfg(target_arch = "x86_64")]
+    libc::SYS_chmod,
+    #[cfg(target_arch = "x86_64")]
     libc::SYS_lstat,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_readlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rename,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_stat,
     #[cfg(target_arch = "x86_64")]

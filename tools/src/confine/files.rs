@@ -22,7 +22,7 @@ pub(crate) struct Places {
     pub(crate) read: Vec<PathBuf>,
     /// What is written to, and made anew.
     pub(crate) write: Vec<PathBuf>,
-    /// Where sockets are made and removed.
+    /// Where sockets of ours are made and removed.
     pub(crate) sockets: Vec<PathBuf>,
 }
 
@@ -145,9 +145,7 @@ mod tests {
         assert_eq!(places.of(Role::Main).write.len(), 0);
         assert_eq!(places.of(Role::Main).sockets, places.sockets);
         assert_eq!(places.of(Role::Answers).read, [PathBuf::from(PROC)]);
-        assert_eq!(
-            places.to_string(),
-            "/etc/fanq (read), /var/log/fanq (write), /run/fanq (sockets), /proc (read)"
-        );
+        let said = "/etc/fanq (read), /var/log/fanq (write), /run/fanq (sockets), /proc (read)";
+        assert_eq!(places.to_string(), said);
     }
 }

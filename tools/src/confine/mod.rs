@@ -20,8 +20,9 @@ mod tasks;
 mod user;
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
@@ -163,11 +164,11 @@ pub(crate) fn allow(
     }
 }
 
-/// Names a socket that is to be made anew and removed.
-pub(crate) fn allow_socket(path: &Path) {
+/// Names socket files of ours, which the main thread is to remove in the end.
+pub(crate) fn allow_sockets(sockets: impl IntoIterator<Item = PathBuf>) {
     let Some(plan) = PLAN.get() else { return };
     if let Ok(mut places) = plan.places.lock() {
-        places.sockets.extend(folders_of(path));
+        places.sockets.extend(sockets.into_iter().flat_map(|socket| folders_of(&socket)));
     }
 }
 
@@ -199,7 +200,8 @@ pub(crate) fn complete() -> anyhow::Result<(String, Option<String>)> {
         return Ok(("limited: nothing (--confine off)".to_owned(), None));
     };
     // /proc shows other threads only before the limits on files.
-    let mut open = tasks::unconfined(plan.calls.is_ok());
+    let patience = if plan.confine == Confine::Full { PATIENCE_FULL } else { PATIENCE };
+    let mut open = tasks::unconfined(plan.calls.is_ok(), patience);
     let places = plan.places.lock().map(|places| places.to_string()).unwrap_or_default();
     thread(Role::Main);
     let refusals = plan.refusals.lock().map(|refusals| refusals.clone()).unwrap_or_default();
@@ -235,6 +237,11 @@ impl Plan {
         self.calls.as_ref().map_or(Ok(()), |lists| lists.apply(role))
     }
 }
+
+/// How long threads that are still starting are waited for, where one that is not limited is a warning,
+const PATIENCE: Duration = Duration::from_millis(500);
+/// and where it is the end.
+const PATIENCE_FULL: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests;

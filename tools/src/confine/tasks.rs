@@ -5,8 +5,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 /// What threads other than the calling one have that they should not. Waits a moment for those that are still starting.
-pub(super) fn unconfined(with_calls: bool) -> Vec<String> {
-    let patience = Instant::now() + PATIENCE;
+pub(super) fn unconfined(with_calls: bool, patience: Duration) -> Vec<String> {
+    let patience = Instant::now() + patience;
     loop {
         let found = look(with_calls);
         if found.is_empty() || Instant::now() > patience {
@@ -45,7 +45,6 @@ fn is_open(status: &str, with_calls: bool) -> Option<String> {
 
 /// CAP_NET_ADMIN, include/uapi/linux/capability.h.
 const NET_ADMIN: u64 = 1 << 12;
-const PATIENCE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {

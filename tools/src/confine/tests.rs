@@ -16,7 +16,7 @@ fn in_a_process_of_its_own(name: &str) -> bool {
         return true;
     }
     let folder = tempfile::tempdir().unwrap();
-    for inner in ["rules", "log"] {
+    for inner in ["rules", "log", "run"] {
         fs::create_dir(folder.path().join(inner)).unwrap();
     }
     fs::write(folder.path().join("rules/rules.toml"), "old").unwrap();
@@ -60,6 +60,9 @@ fn main_reads_its_rules_and_the_log_is_written_and_nothing_else() {
     let (rules, log) = (folder.join("rules/rules.toml"), folder.join("log/eve.json"));
     begin(&Wanted::default()).unwrap();
     allow(folders_of(&rules), place_of_log(&log));
+    let socket = folder.join("run/control");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    allow_sockets([socket.clone()]);
     let (path, secret) = (log.clone(), folder.join("secret"));
     std::thread::spawn(move || {
         thread(Role::Log);
@@ -92,6 +95,11 @@ fn main_reads_its_rules_and_the_log_is_written_and_nothing_else() {
     let parent = format!("/proc/{}/environ", std::os::unix::process::parent_id());
     assert!(fs::read(&parent).is_err(), "{parent} can be read");
     assert_confined();
+    // A socket that is bound is served, and its file removed.
+    let asks = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    listener.accept().unwrap().0.write_all(b"x").unwrap();
+    drop(asks);
+    fs::remove_file(&socket).unwrap();
     // It may still start threads, which are confined as it is.
     std::thread::spawn(assert_confined).join().unwrap();
 }

@@ -70,9 +70,7 @@ pub(super) enum Given {
 impl Succession {
     pub(super) fn new(options: &RunOptions) -> Self {
         let engine = &options.engine;
-        if let Some(path) = &options.handover {
-            confine::allow_socket(path);
-        }
+        confine::allow_sockets(options.handover.clone());
         Self {
             path: options.handover.clone(),
             on_orphan: options.on_orphan,
