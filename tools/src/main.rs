@@ -12,6 +12,7 @@ mod mark;
 mod policy;
 mod rules;
 mod run;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,8 @@ enum Command {
     Rules(rules::RulesArgs),
     /// Look at a rules file for `run --policy`: what is in it, and what it costs.
     Policy(inspector::PolicyArgs),
+    /// Plan, make and undo changes of the machine for the queues; or measure which options suit it.
+    Tune(tune::TuneArgs),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Rules(args) => rules::run(&args),
         Command::Policy(args) => inspector::run(&args),
+        Command::Tune(args) => tune::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -23,7 +23,7 @@ mod softnet;
 use std::collections::BTreeMap;
 use std::thread::ScopedJoinHandle;
 
-pub(crate) use cpu_mask::mask_of_cpus;
+pub(crate) use cpu_mask::{cpus_of_mask, mask_of_cpus};
 pub(crate) use cpus::{Cpus, Node};
 pub(crate) use devices::{Device, RxQueue, TxQueue};
 pub(crate) use ethtool::{Bounded, Channels, Feature as DeviceFeature, Rings, Spreading};
