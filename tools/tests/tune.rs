@@ -207,7 +207,7 @@ words = sys.argv[1:]
 out = words[words.index("--out") + 1]
 value = lambda option: words[words.index(option) + 1]
 def trial(target, round, us):
-    return {"target": target, "round": round, "void": None, "cpu": {"us": us * 1000, "answered": 1000},
+    return {"target": target, "round": round, "seconds": 0.1, "void": None, "cpu": {"us": us * 1000, "answered": 1000},
             "account": {"offered": 1000, "delivered": 1000, "policy_drops": 0}}
 def finding(target, ratio):
     estimate = {"median": ratio, "low": ratio * 0.99, "high": ratio * 1.01}
@@ -277,6 +277,34 @@ fn a_measurement_leaves_options_that_fanq_run_takes_and_the_evidence() {
             std::fs::remove_file(folder.path().join(name)).unwrap();
         }
     }
+}
+
+/// The bench is told, so that it takes its lab away, and waited for.
+#[test]
+fn an_interruption_ends_the_bench_too_and_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "#!/bin/sh
+        trap 'echo told > \"$0.told\"; exit 1' INT
+        echo > \"$0.started\"
+        while :; do sleep 0.05; done";
+    let fanq = beside_a_bench(folder.path(), script);
+    let mut command = Command::new(&fanq);
+    command.args(["tune", "--measure", "-o"]).arg(folder.path().join("fanq.toml"));
+    let mut measuring = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let started = folder.path().join("fanq-bench.started");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !started.exists() {
+        assert!(std::time::Instant::now() < until, "the bench was never started");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let told = Command::new("kill").args(["-TERM", &measuring.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    let status = measuring.wait().unwrap();
+    let mut stderr = String::new();
+    std::io::Read::read_to_string(&mut measuring.stderr.take().unwrap(), &mut stderr).unwrap();
+    assert!(status.code() == Some(1) && stderr.contains("interrupted"), "{stderr}");
+    assert!(folder.path().join("fanq-bench.told").exists());
+    assert!(!folder.path().join("fanq.toml").exists());
 }
 
 #[test]

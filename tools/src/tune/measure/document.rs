@@ -24,6 +24,8 @@ pub(super) struct Document {
 pub(super) struct Trial {
     pub(super) target: String,
     pub(super) round: usize,
+    /// From the first packet to the last.
+    pub(super) seconds: f64,
     /// Why it does not count.
     pub(super) void: Option<String>,
     account: Account,

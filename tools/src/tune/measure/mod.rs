@@ -21,7 +21,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 
 use crate::usage;
-use bench::{Bench, Ended};
+use bench::Bench;
 use candidate::Axes;
 use choose::{Screening, Verdict, screen};
 use document::Document;
@@ -89,31 +89,37 @@ pub(crate) fn run(args: &MeasureArgs) -> anyhow::Result<()> {
 fn fit(bench: &mut Bench, args: &MeasureArgs) -> anyhow::Result<(Axes, usize)> {
     eprintln!("trying how long one trial takes");
     let began = Instant::now();
-    let first = bench.sweep(&Axes::defaults(), 2, began + Duration::from_secs(args.budget))?;
-    ensure!(first.ended == Ended::Well, "the first trials took all of --budget {}", args.budget);
-    let trial = began.elapsed().as_secs_f64() / 2.0;
-    #[expect(clippy::cast_precision_loss, reason = "at most a day")]
-    let seconds = args.budget as f64 * 2.0 / 3.0 - began.elapsed().as_secs_f64();
-    let fitting = |axes: &Axes| {
-        #[expect(clippy::cast_precision_loss, reason = "at most 64")]
-        let rounds = seconds / (trial * axes.combinations().len() as f64);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
-        let rounds = rounds.clamp(0.0, ROUNDS_MAX) as usize;
-        rounds
-    };
+    let first = bench.sweep(&Axes::defaults(), 2, began + Duration::from_secs(args.budget / 3))?;
+    let longest = first.trials.iter().map(|trial| trial.seconds).reduce(f64::max);
+    let longest = longest.with_context(|| {
+        format!("--budget {} is too short: a third of it is not enough for a trial", args.budget)
+    })?;
+    let trial = longest + START_SECONDS;
+    let left = Duration::from_secs(args.budget * 2 / 3).saturating_sub(began.elapsed());
     let mut axes = Axes::all();
-    while fitting(&axes) < ROUNDS_MIN && axes.drop_last() {}
-    let rounds = fitting(&axes);
+    while rounds_in(left, trial, &axes) < ROUNDS_MIN && axes.drop_last() {}
+    let rounds = rounds_in(left, trial, &axes);
     ensure!(
         rounds >= ROUNDS_MIN && axes.combinations().len() > 1,
-        "--budget {} is too short: a trial takes {trial:.1} s here, and the least is {} of them",
-        args.budget,
-        2 * ROUNDS_MIN
+        "--budget {} is too short: a trial takes {trial:.1} s here, and each configuration needs {ROUNDS_MIN}",
+        args.budget
     );
     for left_out in axes.left_out() {
         eprintln!("{left_out} is left as it is: a longer --budget would try it, too");
     }
     Ok((axes, rounds))
+}
+
+/// How often each combination can be tried. The time that the bench rests is not foreseen; it costs rounds.
+#[expect(clippy::cast_precision_loss, reason = "at most 64 combinations")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to some hundred"
+)]
+fn rounds_in(time: Duration, trial_seconds: f64, axes: &Axes) -> usize {
+    let rounds = time.as_secs_f64() / (trial_seconds * axes.combinations().len() as f64);
+    rounds.clamp(0.0, ROUNDS_MAX) as usize
 }
 
 /// Holds the best of the sweep against the defaults, with trials that did not choose it.
@@ -148,5 +154,7 @@ fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
 /// Fewer rounds say nothing.
 const ROUNDS_MIN: usize = 5;
 const ROUNDS_MAX: f64 = 100.0;
+/// What a trial takes beside its packets: a program that starts and ends.
+const START_SECONDS: f64 = 0.3;
 /// Ten trials of the smallest choice, and the comparison.
 const BUDGET_MIN: u64 = 30;

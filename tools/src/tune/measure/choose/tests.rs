@@ -24,6 +24,7 @@ fn sweep(rounds: usize, cost: impl Fn(&Candidate, usize) -> (f64, u64)) -> Docum
             trials.push(json!({
                 "target": candidate.target(),
                 "round": round,
+                "seconds": 0.5,
                 "void": null,
                 "account": { "offered": 1000 + lost, "delivered": 1000, "policy_drops": 0 },
                 "cpu": { "us": us * 1000.0, "answered": 1000 },
