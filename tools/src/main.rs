@@ -1,12 +1,12 @@
 //! The `fanq` program: one subcommand, one module.
 //!
-//! Exit status: 0 done, 1 the machine refused, 2 the request was wrong.
+//! Exit status: 0 done, 1 the machine refused, 2 the request was wrong. `doctor` has its own.
 
 #![forbid(unsafe_code)]
 
+mod doctor;
 mod eve;
 mod inspector;
-#[expect(dead_code, unused_imports, reason = "what looks at the machine comes next")]
 mod machine;
 mod mark;
 mod policy;
@@ -32,6 +32,8 @@ enum Command {
     Run(run::RunArgs),
     /// Show, install or remove the rules that send packets to the queues.
     Rules(rules::RulesArgs),
+    /// Look at the machine, its rules and queues: what is wrong, why it matters, and what mends it.
+    Doctor(doctor::DoctorArgs),
     /// Look at a rules file for `run --policy`: what is in it, and what it costs.
     Policy(inspector::PolicyArgs),
     /// Plan, make and undo changes of the machine for the queues; or measure which options suit it.
@@ -39,10 +41,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Rules(args) => rules::run(&args),
+        Command::Doctor(args) => return doctor::run(&args),
         Command::Policy(args) => inspector::run(&args),
         Command::Tune(args) => tune::run(&args),
     };
@@ -53,6 +56,18 @@ fn main() -> ExitCode {
             ExitCode::from(if error.is::<UsageError>() { EXIT_USAGE } else { EXIT_FAILURE })
         }
     }
+}
+
+/// Says what clap found wrong, or prints the help that was asked for, and ends. `doctor` needs the usual statuses for
+/// what it finds.
+fn refuse(error: &clap::Error) -> ! {
+    let doctor = std::env::args_os().nth(1).is_some_and(|word| word == "doctor");
+    if doctor && error.use_stderr() {
+        // Where standard error is closed, the status says it.
+        let _ = error.print();
+        std::process::exit(i32::from(doctor::EXIT_USAGE));
+    }
+    error.exit()
 }
 
 /// A request that cannot be right on any machine. clap finds most of them; this is for the rest.

@@ -11,8 +11,6 @@ use super::root::Root;
 #[derive(Debug)]
 pub(crate) struct Cpus {
     pub(crate) online: Fact<CpuList>,
-    /// All that the kernel has made room for, also those that are not there.
-    pub(crate) possible: Fact<CpuList>,
     /// Those that the scheduler leaves alone (`isolcpus=`).
     pub(crate) isolated: Fact<CpuList>,
     pub(crate) nodes: Fact<Vec<Node>>,
@@ -39,7 +37,6 @@ impl Cpus {
         Self {
             governors: governors.collect(),
             online,
-            possible: list("possible"),
             isolated: list("isolated"),
             nodes: nodes(root),
         }

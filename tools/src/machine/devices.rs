@@ -55,6 +55,20 @@ pub(crate) struct TxQueue {
 }
 
 impl Device {
+    /// The CPUs that handle what comes in: those that its packets are handed to (RPS), and those of the interrupts of
+    /// queues that hand on nothing. None where neither is known.
+    pub(crate) fn handling_cpus(&self) -> Option<CpuList> {
+        let rps = self.rx_queues.iter().filter_map(|queue| queue.rps_cpus.known());
+        let handed: Vec<_> = rps.clone().flat_map(CpuList::iter).collect();
+        if !handed.is_empty() && rps.clone().all(|cpus| !cpus.is_empty()) {
+            return Some(handed.into_iter().collect());
+        }
+        let interrupts = self.interrupts.known()?.iter().filter(|one| one.receives());
+        let interrupted = interrupts.filter_map(DeviceInterrupt::cpus).flat_map(CpuList::iter);
+        let all: CpuList = interrupted.chain(handed).collect();
+        (!all.is_empty()).then_some(all)
+    }
+
     /// The command lines whose answers [`Device::read`] needs.
     pub(super) fn questions(name: &str) -> [[&str; 3]; 4] {
         ["-l", "-g", "-x", "-k"].map(|option| ["ethtool", option, name])

@@ -3,6 +3,7 @@
 //! Invariant: a feature counts as missing only where a configuration or the list of its modules says so.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::io::Read;
 
 use super::fact::Fact;
@@ -45,6 +46,12 @@ pub(crate) enum Presence {
 /// The number of a release, without what distributions put behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version(pub(crate) u32, pub(crate) u32, pub(crate) u32);
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+    }
+}
 
 impl Kernel {
     pub(crate) fn read(root: &Root) -> Self {

@@ -3,6 +3,8 @@
 //! Invariant: reads only, and every fact is either a value or the reason why there is none. Programs are asked side by
 //! side, each within a bound of time; nothing is changed. What the facts mean is not decided here.
 
+#![allow(unused_imports, reason = "each part of the program takes what it needs")]
+
 mod cpu_mask;
 mod cpus;
 mod devices;
@@ -31,7 +33,7 @@ pub(crate) use fact::Fact;
 pub(crate) use interrupts::{DeviceInterrupt, Interrupt};
 pub(crate) use kernel::{Feature, Kernel, Presence, Version};
 pub(crate) use limits::Limits;
-pub(crate) use privileges::{CAP_NET_ADMIN, CAP_SYS_NICE, CAP_SYS_PTRACE, Privileges};
+pub(crate) use privileges::{CAP_NET_ADMIN, CAP_SYS_PTRACE, Privileges};
 pub(crate) use processes::{IRQBALANCE, Process, Processes, Thread};
 pub(crate) use queues::{NetlinkSocket, Queues};
 pub(crate) use root::Root;
@@ -82,6 +84,7 @@ impl Machine {
                 .iter()
                 .map(|question| (*question, scope.spawn(|| root.program(question.words))))
                 .collect();
+            let names = devices.known().cloned().unwrap_or_default();
             let devices = devices.map(|names| {
                 let ask = |words: [String; 3]| {
                     scope.spawn(move || root.program(&words.each_ref().map(String::as_str)))
@@ -96,7 +99,7 @@ impl Machine {
             let cpus = Cpus::read(root);
             let queues = Queues::read(root);
             let interrupts = interrupts::read(root);
-            let sample = Sample::read(root, &cpus.online);
+            let sample = Sample::read(root, &cpus.online, &names);
             let device = |(name, answers): (String, [ScopedJoinHandle<'_, Fact<String>>; 4])| {
                 Device::read(root, &name, &interrupts, answers.map(answer_of))
             };
@@ -114,6 +117,16 @@ impl Machine {
                 sample,
             }
         })
+    }
+
+    /// The names of the devices that are looked at.
+    pub(crate) fn device_names(&self) -> Vec<String> {
+        self.devices().map(|device| device.name.clone()).collect()
+    }
+
+    /// Those that could be read.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &Device> {
+        self.devices.known().into_iter().flatten()
     }
 
     /// A setting of the kernel as a number.

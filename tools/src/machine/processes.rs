@@ -27,6 +27,8 @@ pub(crate) struct Processes {
 pub(crate) struct Process {
     pub(crate) pid: u32,
     pub(crate) name: String,
+    /// Its command line, a word each.
+    pub(crate) command: Vec<String>,
     pub(crate) threads: Vec<Thread>,
     pub(crate) limits: Limits,
 }
@@ -77,7 +79,10 @@ impl Processes {
             return;
         }
         let limits = Limits::of(root, &pid.to_string());
-        let process = Process { pid, name, threads: threads(root, pid), limits };
+        let command = root.text(&format!("proc/{pid}/cmdline"));
+        let words = command.known().map(|text| text.trim_end_matches('\0').split('\0'));
+        let command = words.into_iter().flatten().map(str::to_owned).collect();
+        let process = Process { pid, name, command, threads: threads(root, pid), limits };
         for inode in held {
             self.holders.entry(inode).or_default().push(process.clone());
         }

@@ -2,6 +2,8 @@
 //!
 //! Invariant: reads a few small files and asks no program, so that two samples lie as far apart as the caller waits.
 
+use std::collections::BTreeMap;
+
 use fanq::{CpuList, KernelRow};
 
 use super::fact::Fact;
@@ -15,6 +17,8 @@ pub(crate) struct Sample {
     pub(crate) queues: Fact<Vec<KernelRow>>,
     pub(crate) sockets: Fact<Vec<NetlinkSocket>>,
     pub(crate) softnet: Fact<Vec<SoftnetRow>>,
+    /// Packets for which a device's ring had no room (`rx_missed_errors`), by device.
+    pub(crate) missed: BTreeMap<String, u64>,
     /// None where connections are not tracked.
     pub(crate) conntrack: Option<Conntrack>,
 }
@@ -27,13 +31,19 @@ pub(crate) struct Conntrack {
 }
 
 impl Sample {
-    pub(crate) fn read(root: &Root, online: &Fact<CpuList>) -> Self {
+    /// Of these devices, and of the CPUs that are online.
+    pub(crate) fn read(root: &Root, online: &Fact<CpuList>, devices: &[String]) -> Self {
         let number = |name: &str| {
             let number = root.value(&format!("proc/sys/net/netfilter/nf_conntrack_{name}"));
             number.known().copied()
         };
         let conntrack = || Some(Conntrack { count: number("count")?, max: number("max")? });
+        let missed = |name: &String| {
+            let path = format!("sys/class/net/{name}/statistics/rx_missed_errors");
+            Some((name.clone(), *root.value(&path).known()?))
+        };
         Self {
+            missed: devices.iter().filter_map(missed).collect(),
             queues: queues::table(root),
             sockets: queues::sockets(root),
             softnet: softnet::read(root, online),
