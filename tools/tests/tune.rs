@@ -297,7 +297,10 @@ fn an_interruption_ends_the_bench_too_and_leaves_no_file() {
         assert!(std::time::Instant::now() < until, "the bench was never started");
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    let told = Command::new("kill").args(["-TERM", &measuring.id().to_string()]).status().unwrap();
+    let told = Command::new("sh")
+        .args(["-c", &format!("kill -TERM {}", measuring.id())])
+        .status()
+        .unwrap();
     assert!(told.success());
     let status = measuring.wait().unwrap();
     let mut stderr = String::new();
