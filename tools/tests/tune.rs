@@ -5,7 +5,8 @@
 //! in a network namespace of its own. What the bench measures is not asked here, so a script stands in for it, which
 //! reads the axes and answers as the bench would.
 //!
-//! The test on real files needs root, `unshare` and `ip`; without root it prints SKIPPED, or fails if CI is set.
+//! The tests on real files need root, `unshare`, `ip` and `ethtool`; without root they print SKIPPED, or fail if CI is
+//! set.
 
 #![expect(clippy::unwrap_used, reason = "what a test's own helpers cannot do ends the test")]
 
@@ -187,17 +188,55 @@ fn real_files_are_changed_and_come_back() {
     if std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap().trim() == "0" {
         return skip("with one CPU there is nothing to steer");
     }
+    let Some((said, stderr)) = in_namespace(script) else { return };
+    assert!(said.ends_with("all came back\n"), "{said}{stderr}");
+    assert!(said.contains("rps.test0.rx-0") && said.contains("\"count\": 0"), "{said}");
+}
+
+/// A journal of a change that only `ethtool` can undo: `ethtool` does it, and what it refuses is told and kept.
+#[test]
+fn what_ethtool_has_to_undo_it_undoes() {
+    let script = r#"set -e
+        mount -t sysfs none /sys
+        ip link add test0 numrxqueues 2 numtxqueues 2 type veth peer name test1
+        ethtool -L test0 rx 2
+        rx() { ethtool -l test0 | tail -n +6 | grep '^RX:'; }
+        journal() {
+            setting='{"kind":"ethtool","device":"test0","table":"channels","key":"rx"}'
+            boot=$(cat /proc/sys/kernel/random/boot_id)
+            printf '{"format":"fanq.tune/1","boot":"%s","entries":[{"setting":%s,"old":"%s","ours":["2"],
+                "owner":"","under_way":false}]}' "$boot" "$setting" "$1" > "$FOLDER/tune.json"
+        }
+        tune() { timeout 20 "$FANQ" tune --state "$FOLDER/tune.json" revert; }
+        journal 99
+        ! tune 2>&1
+        rx
+        [ -e "$FOLDER/tune.json" ]
+        journal 1
+        tune
+        rx
+        [ -z "$(ls "$FOLDER")" ]
+        echo all came back"#;
+    let Some((said, stderr)) = in_namespace(script) else { return };
+    assert!(said.ends_with("all came back\n"), "{said}{stderr}");
+    assert!(said.contains("channels.test0.rx: `ethtool -L test0 rx 99`"), "{said}{stderr}");
+    let rx: Vec<_> = said.lines().filter(|line| line.starts_with("RX:")).collect();
+    assert_eq!(rx, ["RX:\t\t2", "RX:\t\t1"], "{said}{stderr}");
+}
+
+/// Runs a script as root of a network and mount namespace, with the program and an empty folder in its environment.
+fn in_namespace(script: &str) -> Option<(String, String)> {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new("unshare");
     command.args(["-nm", "timeout", "60", "bash", "-c", script]).stdin(Stdio::null());
     let output = command.env("FANQ", FANQ).env("FOLDER", folder.path()).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let stderr = String::from_utf8_lossy(&output.stderr);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     if stderr.starts_with("unshare:") {
-        return skip("unshare may not make namespaces here");
+        skip("unshare may not make namespaces here");
+        return None;
     }
-    assert!(said.ends_with("all came back\n"), "{said}{stderr}");
-    assert!(said.contains("rps.test0.rx-0") && said.contains("\"count\": 0"), "{said}");
+    Some((stdout, stderr))
 }
 
 /// Stands in for the bench: a batch of 256 costs half, and `cpu` bears it out unless told otherwise.

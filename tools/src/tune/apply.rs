@@ -70,6 +70,7 @@ pub(crate) fn apply(
                 rounded.push(format!("{}: asked for {}, got {}", setting.id(), words.0, words.1));
                 if let Some(entry) = entry_mut(&mut journal, setting) {
                     entry.ours.push(became);
+                    entry.rounded_from = Some(new.clone());
                 }
             }
             Err(error) => {
@@ -105,6 +106,7 @@ fn begin(knobs: &dyn Knobs, prior: Option<Journal>, steps: &[Step<'_>]) -> Journ
             setting: change.setting.clone(),
             old: before.clone(),
             ours: vec![change.new.clone()],
+            rounded_from: None,
             owner,
             under_way: true,
         };
@@ -112,6 +114,7 @@ fn begin(knobs: &dyn Knobs, prior: Option<Journal>, steps: &[Step<'_>]) -> Journ
             None => journal.entries.push(fresh),
             Some(entry) if is_still_ours(entry, before, &fresh.owner) => {
                 entry.ours.push(change.new.clone());
+                entry.rounded_from = None;
                 entry.under_way = true;
             }
             // Somebody else has set it since: theirs is what is found, and what comes back.

@@ -36,6 +36,8 @@ pub(crate) struct Entry {
     pub(crate) old: String,
     /// What it may be through us.
     pub(crate) ours: Vec<String>,
+    /// What was asked for, where the machine has made the last of `ours` of it.
+    pub(crate) rounded_from: Option<String>,
     /// Whose setting it was: a device, or empty.
     pub(crate) owner: String,
     /// Whether a change was under way: any value may be ours, such as one that the kernel has rounded.
@@ -48,6 +50,13 @@ impl Entry {
         self.ours.iter().any(|ours| self.setting.same(ours, value))
     }
 
+    /// Whether this was asked for, and is now what the machine makes of it.
+    pub(crate) fn is_made_of(&self, asked: &str, value: &str) -> bool {
+        let same =
+            |one: Option<&String>, other| one.is_some_and(|one| self.setting.same(one, other));
+        same(self.rounded_from.as_ref(), asked) && same(self.ours.last(), value)
+    }
+
     /// Whether it is as before us.
     pub(crate) fn is_old(&self, value: &str) -> bool {
         self.setting.same(&self.old, value)
@@ -57,6 +66,12 @@ impl Entry {
 impl Journal {
     pub(crate) fn new(boot: String) -> Self {
         Self { format: FORMAT.to_owned(), boot, entries: Vec::new() }
+    }
+
+    /// Whether a value that was asked for is there as far as the machine goes.
+    pub(crate) fn has_made(&self, setting: &Setting, asked: &str, value: &str) -> bool {
+        let mut entries = self.entries.iter().filter(|entry| entry.setting == *setting);
+        entries.any(|entry| entry.is_made_of(asked, value))
     }
 
     /// Whether an apply or a revert did not come to its end.

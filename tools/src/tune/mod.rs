@@ -93,7 +93,7 @@ impl Common {
     }
 
     /// Reads the machine and makes the plan.
-    fn plan(&self) -> anyhow::Result<Plan> {
+    fn plan(&self, journal: Option<&Journal>) -> anyhow::Result<Plan> {
         let machine = Machine::read(&Root::new(&self.root), &self.devices);
         if let Some(missing) = machine.devices_missing.first() {
             return Err(usage(format!("there is no network device {missing} here; see: ip link")));
@@ -106,8 +106,11 @@ impl Common {
         };
         let mut plan = Plan::of(&machine, &RootKnobs::new(&self.root), target);
         let listed = |list: &[Pattern], id: &str| list.iter().any(|glob| glob.matches(id));
-        plan.retain(|id| {
-            (self.only.is_empty() || listed(&self.only, id)) && !listed(&self.skip, id)
+        plan.changes.retain(|change| {
+            let (setting, id) = (&change.setting, change.setting.id());
+            let is_made = |journal: &Journal| journal.has_made(setting, &change.new, &change.old);
+            let chosen = self.only.is_empty() || listed(&self.only, &id);
+            chosen && !listed(&self.skip, &id) && !journal.is_some_and(is_made)
         });
         Ok(plan)
     }
@@ -138,7 +141,7 @@ pub(crate) fn run(args: &TuneArgs) -> anyhow::Result<()> {
     match &args.action {
         None | Some(Action::Plan) => {
             let journal = journal::read(&common.state())?;
-            let plan = common.plan()?;
+            let plan = common.plan(journal.as_ref())?;
             if common.json {
                 return show::json(&plan, journal.as_ref());
             }
@@ -153,7 +156,7 @@ pub(crate) fn run(args: &TuneArgs) -> anyhow::Result<()> {
 fn apply_plan(common: &Common) -> anyhow::Result<()> {
     // Taken before the machine is looked at, so that nobody changes it in between.
     let store = Store::open(&common.state())?;
-    let plan = common.plan()?;
+    let plan = common.plan(store.load()?.as_ref())?;
     for note in &plan.notes {
         eprintln!("note: {note}");
     }

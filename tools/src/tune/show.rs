@@ -2,6 +2,7 @@
 //!
 //! Invariant: what is printed of a plan is a shell script that does what apply would do.
 
+use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -14,10 +15,11 @@ use super::revert::Reverted;
 
 /// A plan as a script.
 pub(super) fn text(plan: &Plan, journal: Option<&Journal>) {
-    print!("{}", script(plan));
+    let mut text = script(plan);
     if let Some(line) = journal.and_then(pending) {
-        println!("# {line}");
+        text.extend(["# ", &line, "\n"]);
     }
+    say(&text);
 }
 
 fn script(plan: &Plan) -> String {
@@ -150,8 +152,13 @@ fn changes(count: usize) -> String {
 }
 
 fn print(object: &Value) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(object)?);
+    say(&(serde_json::to_string_pretty(object)? + "\n"));
     Ok(())
+}
+
+/// Whoever reads may have seen enough and gone.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 #[cfg(test)]

@@ -388,6 +388,23 @@ fn what_the_machine_rounds_is_told_and_put_back() {
     }
 }
 
+/// What the machine has rounded is not asked for again, but another value is.
+#[test]
+fn a_rounded_value_is_made_and_another_is_not() {
+    let root = machine();
+    let store = Store::open(&root.path().join(JOURNAL)).unwrap();
+    apply(&mut stubborn(root.path(), ring(), Some("4078")), &store, &changes()).unwrap();
+    let journal = store.load().unwrap().unwrap();
+    assert!(journal.has_made(&ring(), "4096", "4078"));
+    for (asked, value) in [("4096", "512"), ("2048", "4078"), ("4096", "4096")] {
+        assert!(!journal.has_made(&ring(), asked, value), "{asked} {value}");
+    }
+    // Another value was asked for since: what was rounded before is no more what was asked for last.
+    apply(&mut RootKnobs::new(root.path()), &store, &[change(ring(), "4078", "2048")]).unwrap();
+    let journal = store.load().unwrap().unwrap();
+    assert!(!journal.has_made(&ring(), "4096", "4078") && !journal.is_under_way());
+}
+
 /// What a revert is refused stays in the journal, and the rest is put back.
 #[test]
 fn a_revert_that_is_refused_goes_on_with_the_others_and_can_be_repeated() {

@@ -9,6 +9,7 @@ fn journal(old: &str) -> Journal {
         setting: Setting::Sysctl { name: "net.core.rmem_max".to_owned() },
         old: old.to_owned(),
         ours: vec!["1".to_owned()],
+        rounded_from: None,
         owner: String::new(),
         under_way: false,
     });

@@ -93,7 +93,8 @@ fn budget(draft: &mut Draft<'_>, machine: &Machine) {
     });
     let Some(now) = machine.sysctl("net.core.netdev_budget") else { return };
     // Of the turns that took in all they may, more than one in ten left something behind.
-    if squeezed * now * 10 > processed && squeezed >= SQUEEZES_MIN && now < BUDGET_MAX {
+    let many = squeezed.saturating_mul(now).saturating_mul(10) > processed;
+    if many && squeezed >= SQUEEZES_MIN && now < BUDGET_MAX {
         draft.at_least(
             "net.core.netdev_budget",
             (2 * now).min(BUDGET_MAX),
@@ -111,12 +112,12 @@ fn budget(draft: &mut Draft<'_>, machine: &Machine) {
 /// A table that is full drops what opens a connection.
 fn connections(draft: &mut Draft<'_>, machine: &Machine) {
     let Some(table) = machine.sample.conntrack else { return };
-    if table.count * 10 < table.max * 8 {
+    if table.count.saturating_mul(10) < table.max.saturating_mul(8) {
         return;
     }
     draft.at_least(
         "net.netfilter.nf_conntrack_max",
-        table.max * 2,
+        table.max.saturating_mul(2),
         |now| {
             format!(
                 "{} of {now} connections are in the table; the packets of those that do not fit are dropped",

@@ -69,11 +69,6 @@ impl Plan {
         }
         draft.plan
     }
-
-    /// Leaves those for which `keep` says so.
-    pub(crate) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
-        self.changes.retain(|change| keep(&change.setting.id()));
-    }
 }
 
 /// The CPUs on which the workers of these queues run: for each queue the first online CPU that fills it.
