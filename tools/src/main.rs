@@ -20,6 +20,7 @@ mod policy;
 mod rules;
 mod run;
 mod service_manager;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,8 @@ enum Command {
     Completions(manual::CompletionsArgs),
     /// Print or write the manual's pages.
     Man(manual::ManArgs),
+    /// Plan, make and undo changes of the machine for the queues; or measure which options suit it.
+    Tune(tune::TuneArgs),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Control(args) => control::run(&args),
         Command::Completions(args) => manual::completions(&args, Cli::command()),
         Command::Man(args) => manual::man(&args, Cli::command()),
+        Command::Tune(args) => tune::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
