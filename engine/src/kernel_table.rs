@@ -34,7 +34,8 @@ pub struct KernelRow {
 
 impl KernelRow {
     /// Reads one line: queue, port, total, copy mode, copy range, queue dropped, user dropped, id sequence, 1.
-    fn parse(line: &str) -> Option<Self> {
+    /// None if it is of another shape.
+    pub fn parse(line: &str) -> Option<Self> {
         let mut fields = line.split_ascii_whitespace();
         let mut next = || fields.next()?.parse::<u64>().ok();
         let queue = u16::try_from(next()?).ok()?;

@@ -13,6 +13,8 @@ mod notice;
 mod policy;
 mod rules;
 mod run;
+#[cfg(feature = "top")]
+mod top;
 
 use std::process::ExitCode;
 
@@ -36,6 +38,9 @@ enum Command {
     Policy(inspector::PolicyArgs),
     /// Ask a running `fanq run` for its statistics, and change what may change while it runs.
     Control(control::ControlArgs),
+    /// Show what every queue does now, whosever it is: live, as a table, or as JSON.
+    #[cfg(feature = "top")]
+    Top(top::TopArgs),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +50,8 @@ fn main() -> ExitCode {
         Command::Rules(args) => rules::run(&args),
         Command::Policy(args) => inspector::run(&args),
         Command::Control(args) => control::run(&args),
+        #[cfg(feature = "top")]
+        Command::Top(args) => top::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
