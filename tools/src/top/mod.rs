@@ -7,6 +7,8 @@
 //! caller's network namespace.
 
 mod detail;
+#[cfg(test)]
+mod fake;
 mod format;
 mod plain;
 mod rates;
@@ -27,8 +29,8 @@ use self::samples::{Sample, Sampler};
 use self::view::{Choices, Glyphs, SortKey};
 use crate::usage;
 
-/// Example: fanq top --interval 0.5
 #[derive(Debug, Args)]
+#[command(after_help = "Example: fanq top --interval 0.5")]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct TopArgs {
     /// Only these queues: 0-3, 0:3 or 5; may be given again

@@ -19,6 +19,7 @@ use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
+use ratatui::layout::{Position, Rect};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 
@@ -104,7 +105,9 @@ impl Screen {
         enable_raw_mode()?;
         execute!(stdout(), EnterAlternateScreen)?;
         self.terminal.hide_cursor()?;
-        self.terminal.clear()?;
+        // Erases and forgets what was drawn. `clear` would ask the terminal for its cursor, and wait for an answer.
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::from((Position::ORIGIN, size)))?;
         Ok(())
     }
 
@@ -288,5 +291,41 @@ mod tests {
         assert_eq!(stepped(ms(700), false), ms(500));
         assert_eq!(stepped(ms(100), false), ms(100));
         assert_eq!(stepped(ms(60_000), true), ms(60_000));
+    }
+
+    /// Goal: a panic leaves the terminal as it was, and its message on the usual screen. Method: this test program
+    /// again, on a pseudo-terminal, with the test below.
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_it_is_told() {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        use rustix::termios::tcgetattr;
+        use std::io::Read;
+
+        let seat = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&seat).and_then(|()| unlockpt(&seat)).unwrap();
+        let name = ptsname(&seat, Vec::new()).unwrap().into_string().unwrap();
+        let line = std::fs::File::options().read(true).write(true).open(name).unwrap();
+        let before = tcgetattr(&line).unwrap();
+        let name = "top::terminal::tests::panics_on_a_terminal";
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", name, "--ignored", "--nocapture"]).env("RUST_BACKTRACE", "0");
+        let end = || line.try_clone().unwrap();
+        let status = command.stdin(end()).stdout(end()).stderr(end()).status().unwrap();
+        assert!(!status.success());
+        assert_eq!(tcgetattr(&line).unwrap().local_modes, before.local_modes);
+        let mut written = vec![0; 65_536];
+        let read = std::fs::File::from(seat).read(&mut written).unwrap();
+        let written = String::from_utf8_lossy(&written[..read]).into_owned();
+        let at =
+            |part: &str| written.find(part).unwrap_or_else(|| panic!("no {part:?} in {written:?}"));
+        assert!(at("\x1b[?1049h") < at("\x1b[?1049l"));
+        assert!(at("\x1b[?1049l") < at("as the test above wishes"));
+    }
+
+    #[test]
+    #[ignore = "run by the test above, on a terminal"]
+    fn panics_on_a_terminal() {
+        let _screen = Screen::enter().unwrap();
+        panic!("as the test above wishes");
     }
 }

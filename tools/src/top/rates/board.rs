@@ -217,7 +217,7 @@ impl Board {
             packets,
             answered: sum(|line| line.answered),
             bytes: of_known(|line| line.bytes),
-            depth: self.lines.iter().map(|line| line.depth).sum(),
+            depth: self.lines.iter().fold(0, |sum, line| sum.saturating_add(line.depth)),
             lost_queue_full: sum(|line| line.lost_queue_full),
             lost_socket_full: sum(|line| line.lost_socket_full),
             unseen: seconds.map(|seconds| unseen + self.unseen_of_shared(sample) / seconds),

@@ -58,7 +58,7 @@ impl KernelDelta {
             queue_full: wrapped(then.queue_dropped, now.row.queue_dropped),
             socket_full,
             socket_drops,
-            answered: (entered + then.queue_total).saturating_sub(now.row.queue_total),
+            answered: entered.saturating_add(then.queue_total).saturating_sub(now.row.queue_total),
         }
     }
 

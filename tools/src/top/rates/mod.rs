@@ -21,3 +21,6 @@ pub(super) fn float(count: u64) -> f64 {
 
 /// How many bars a history has: as many samples are remembered.
 pub(super) const HISTORY_LENGTH: usize = 60;
+
+#[cfg(test)]
+mod tests;

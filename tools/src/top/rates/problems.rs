@@ -52,7 +52,7 @@ impl Losses {
         self.rate = float(lost) / seconds;
         if lost > 0 {
             let over = self.last + MEMORY < now;
-            self.count = if over { lost } else { self.count + lost };
+            self.count = if over { lost } else { self.count.saturating_add(lost) };
             self.last = now;
         }
     }
@@ -130,12 +130,9 @@ pub(super) fn find_problems(board: &Board, sample: &Sample) -> Vec<Problem> {
     let now = sample.at;
     let mut problems = Vec::new();
     let causes = [
-        ("lost: queue full", "a longer queue (--queue-maxlen), a faster inspector, or more queues"),
-        ("lost: socket full", "a larger buffer (--rcvbuf), or fewer bytes (--copy-range)"),
-        (
-            "passed unseen: socket full, fail-open",
-            "a larger buffer (--rcvbuf), or fewer bytes (--copy-range)",
-        ),
+        ("lost: queue full", "raise its length, or add queues"),
+        ("lost: socket full", "raise its receive buffer"),
+        ("passed unseen: socket full, fail-open", "raise its receive buffer"),
     ];
     for (index, (cause, remedy)) in causes.into_iter().enumerate() {
         let losses = board.histories.iter().map(|(queue, history)| (*queue, history.losses[index]));
@@ -147,7 +144,7 @@ pub(super) fn find_problems(board: &Board, sample: &Sample) -> Vec<Problem> {
     let lost = (
         Severity::Loss,
         "lost before the queues: backlog full",
-        "sysctl net.core.netdev_max_backlog, or more CPUs",
+        "raise net.core.netdev_max_backlog",
     );
     add_losses(&mut problems, "CPU", backlogs, now, lost);
     add_unserved(&mut problems, board, sample);
@@ -178,11 +175,11 @@ fn add_losses(
     let past = losses.filter(|(_, losses)| losses.count > 0 && losses.last + MEMORY >= now);
     let past: Vec<_> = past.collect();
     if let Some(last) = past.iter().map(|(_, losses)| losses.last).max() {
-        let count = past.iter().map(|(_, losses)| losses.count).sum();
+        let count: f64 = past.iter().map(|(_, losses)| float(losses.count)).sum();
         let what = format!(
             "{}: {} packets {cause}, {} s ago",
             named(place, past.iter().map(|(n, _)| *n)),
-            grouped(float(count)),
+            grouped(count),
             now.saturating_sub(last).as_secs().max(1)
         );
         problems.push(Problem { severity: Severity::Warning, what, remedy });
@@ -223,7 +220,7 @@ fn add_unserved(problems: &mut Vec<Problem>, board: &Board, sample: &Sample) {
     if let Some(age) = stuck.iter().map(|(_, age)| *age).max() {
         let queues: Vec<u16> = stuck.iter().map(|(queue, _)| *queue).collect();
         let waiting = board.lines.iter().filter(|line| queues.contains(&line.queue));
-        let waiting = float(waiting.map(|line| line.depth).sum());
+        let waiting: f64 = waiting.map(|line| float(line.depth)).sum();
         let what = format!(
             "{} packets wait, and none was answered for {} s",
             grouped(waiting),
@@ -242,7 +239,9 @@ fn add_unserved(problems: &mut Vec<Problem>, board: &Board, sample: &Sample) {
 /// Queues that are near their limits.
 fn add_strained(problems: &mut Vec<Problem>, board: &Board) {
     let nearly_full = board.lines.iter().filter(|line| {
-        line.maxlen.is_some_and(|maxlen| line.depth * 100 >= u64::from(maxlen) * FULL_PERCENT)
+        line.maxlen.is_some_and(|maxlen| {
+            line.depth.saturating_mul(100) >= u64::from(maxlen) * FULL_PERCENT
+        })
     });
     let queues: Vec<u16> = nearly_full.map(|line| line.queue).collect();
     if !queues.is_empty() {
@@ -251,7 +250,7 @@ fn add_strained(problems: &mut Vec<Problem>, board: &Board) {
         problems.push(Problem {
             severity: Severity::Warning,
             what,
-            remedy: "packets come faster than it answers",
+            remedy: "it is slower than its packets",
         });
     }
     let busy = board.lines.iter().filter(|line| {
@@ -259,12 +258,11 @@ fn add_strained(problems: &mut Vec<Problem>, board: &Board) {
     });
     let queues: Vec<u16> = busy.map(|line| line.queue).collect();
     if !queues.is_empty() {
-        let what =
-            format!("{}: its thread has a whole CPU to do", named("queue", queues.into_iter()));
+        let what = format!("{}: its thread uses a whole CPU", named("queue", queues.into_iter()));
         problems.push(Problem {
             severity: Severity::Warning,
             what,
-            remedy: "more queues, or a faster inspector",
+            remedy: "add queues, or make it faster",
         });
     }
     let packets = board.totals.packets.unwrap_or(0.0);
@@ -279,7 +277,7 @@ fn add_strained(problems: &mut Vec<Problem>, board: &Board) {
         problems.push(Problem {
             severity: Severity::Note,
             what,
-            remedy: "see how cards and flows are spread over CPUs",
+            remedy: "see how flows reach the CPUs",
         });
     }
 }

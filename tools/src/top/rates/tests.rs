@@ -97,7 +97,11 @@ fn a_queue_that_appears_has_counted_since_then_and_one_that_goes_is_told_of_for_
     assert_eq!(board.lines[1].packets, Some(5.0));
     board.take(&sample(2000, std::slice::from_ref(&first)));
     assert_eq!(board.lines.len(), 1);
-    assert!(words(&board)[0].starts_with("queue 1: given up by its program"), "{:?}", words(&board));
+    assert!(
+        words(&board)[0].starts_with("queue 1: given up by its program"),
+        "{:?}",
+        words(&board)
+    );
     board.take(&sample(60_000, std::slice::from_ref(&first)));
     assert_eq!(troubles(&board), [String::new(); 0]);
     assert_eq!(board.histories.len(), 1);
@@ -195,9 +199,13 @@ fn threads_that_were_read_once_leave_the_share_as_it_is() {
 
 #[test]
 fn skew_is_the_busiest_against_the_mean() {
-    let at = |ids: [u32; 3]| [0, 1, 2].map(|n| with(&queue(row(n, 50 + u32::from(n))), |q| {
-        q.row.id_sequence = ids[usize::from(n)];
-    }));
+    let at = |ids: [u32; 3]| {
+        [0, 1, 2].map(|n| {
+            with(&queue(row(n, 50 + u32::from(n))), |q| {
+                q.row.id_sequence = ids[usize::from(n)];
+            })
+        })
+    };
     let uneven = board(&[&at([0; 3]), &at([6000, 2000, 1000])]);
     assert_eq!(uneven.totals.skew, Some(2.0));
     assert_eq!(troubles(&uneven), ["queue 0: 2.0 times as many packets as the mean"]);
@@ -207,15 +215,20 @@ fn skew_is_the_busiest_against_the_mean() {
 #[test]
 fn losses_are_told_with_their_cause_once_for_all_queues_and_remembered() {
     let before = [0, 1, 2, 5].map(|n| queue(row(n, 50 + u32::from(n))));
-    let lossy = before.each_ref().map(|q| with(q, |q| {
-        q.row.id_sequence = 1000;
-        q.row.user_dropped = 300;
-        q.row.queue_dropped = u64::from(q.row.queue == 2) * 1200;
-    }));
+    let lossy = before.each_ref().map(|q| {
+        with(q, |q| {
+            q.row.id_sequence = 1000;
+            q.row.user_dropped = 300;
+            q.row.queue_dropped = u64::from(q.row.queue == 2) * 1200;
+        })
+    });
     let mut board = board(&[&before, &lossy]);
     assert_eq!(
         troubles(&board),
-        ["queue 2: 1,200 packets/s lost: queue full", "queues 0-2,5: 1,200 packets/s lost: socket full"]
+        [
+            "queue 2: 1,200 packets/s lost: queue full",
+            "queues 0-2,5: 1,200 packets/s lost: socket full"
+        ]
     );
     assert_eq!(board.problems[0].severity, Severity::Loss);
     board.take(&sample(5000, &lossy));
@@ -275,7 +288,7 @@ fn a_queue_nearly_full_and_a_thread_at_its_end_are_warned_of() {
         })
     };
     let board = board(&[&[at(0, 0)], &[at(1000, 990)]]);
-    let expected = ["queue 0: more than 80 % full", "queue 0: its thread has a whole CPU to do"];
+    let expected = ["queue 0: more than 80 % full", "queue 0: its thread uses a whole CPU"];
     assert_eq!(words(&board), expected);
 }
 

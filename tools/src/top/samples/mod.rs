@@ -183,3 +183,6 @@ fn process_path(proc: &Path, pid: u32, name: &str) -> PathBuf {
     path.push(name);
     path
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,17 +51,17 @@ const COLUMNS: [Column; 17] = [
     fixed(Kind::Queue, "QUEUE", 6, 1),
     fixed(Kind::Cpu, "CPU", 4, 7),
     fixed(Kind::CpuShare, "CPU%", 6, 5),
-    elastic(Kind::Owner, "OWNER", 12, 24, 6),
+    elastic(Kind::Owner, "OWNER", 11, 24, 6),
     fixed(Kind::Packets, "PACKETS/s", 9, 2),
     fixed(Kind::Bytes, "BYTES/s", 7, 9),
     fixed(Kind::Depth, "DEPTH", 6, 4),
     elastic(Kind::Bar, "OF MAX", 6, 14, 8),
-    elastic(Kind::History, "HISTORY", 12, super::super::rates::HISTORY_LENGTH, 13),
+    elastic(Kind::History, "HISTORY", 7, super::super::rates::HISTORY_LENGTH, 10),
     fixed(Kind::Lost, "LOST/s", 9, 3),
     fixed(Kind::QueueFull, "Q-FULL/s", 9, 11),
     fixed(Kind::SocketFull, "S-FULL/s", 9, 12),
     fixed(Kind::Unseen, "UNSEEN/s", 9, 14),
-    fixed(Kind::Batch, "BATCH", 6, 10),
+    fixed(Kind::Batch, "BATCH", 6, 13),
     fixed(Kind::Verdicts, "ACC/DROP/ELSE", 13, 15),
     fixed(Kind::Wait, "WAIT", 6, 16),
     fixed(Kind::BatchTime, "ENGINE", 7, 17),
@@ -75,9 +75,11 @@ pub(super) struct Placed {
     pub(super) width: usize,
 }
 
-/// The columns for which there is room, in their order; each takes its width and one blank.
-pub(super) fn place(width: usize) -> Vec<Placed> {
-    let mut ranks: Vec<_> = COLUMNS.iter().collect();
+/// The columns for which there is room, in their order; each takes its width and one blank. A table that is printed
+/// once has no history.
+pub(super) fn place(width: usize, live: bool) -> Vec<Placed> {
+    let mut ranks: Vec<_> =
+        COLUMNS.iter().filter(|column| live || column.kind != Kind::History).collect();
     ranks.sort_by_key(|column| column.rank);
     let mut left = width;
     let mut chosen = Vec::new();
@@ -130,7 +132,7 @@ impl Kind {
                 format!("{}{mark}", percent(share))
             })),
             Self::Owner => {
-                known(line.owner.as_ref().map(|owner| format!("{} {}", owner.name, owner.pid)))
+                known(line.owner.as_ref().map(|owner| format!("{} {}", owner.pid, owner.name)))
             }
             Self::Packets => rate(line.packets),
             Self::Bytes => known(line.bytes.map(scaled)),
@@ -197,7 +199,7 @@ mod tests {
     fn wider_screens_have_all_that_narrower_ones_have() {
         let mut before: Vec<Kind> = Vec::new();
         for width in 0..260 {
-            let placed = place(width);
+            let placed = place(width, true);
             let used: usize = placed.iter().map(|column| column.width + 1).sum();
             assert!(used <= width + 1, "{width}: {placed:?}");
             let kinds: Vec<_> = placed.iter().map(|column| column.kind).collect();
@@ -209,7 +211,7 @@ mod tests {
 
     #[test]
     fn eighty_columns_have_what_matters() {
-        let kinds: Vec<_> = place(80).iter().map(|column| column.kind).collect();
+        let kinds: Vec<_> = place(80, true).iter().map(|column| column.kind).collect();
         for kind in [
             Kind::Queue,
             Kind::Cpu,
@@ -219,6 +221,7 @@ mod tests {
             Kind::Bytes,
             Kind::Depth,
             Kind::Bar,
+            Kind::History,
             Kind::Lost,
         ] {
             assert!(kinds.contains(&kind), "{kind:?}");

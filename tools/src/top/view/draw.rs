@@ -83,18 +83,18 @@ impl Page<'_> {
                 Severity::Warning => ("! ", styles.warn),
                 Severity::Note => ("- ", styles.dim),
             };
-            let more = problems.len() - room.min(problems.len());
-            let more = if index + 1 == room && more > 0 {
-                format!(" (+{more} more)")
-            } else {
-                String::new()
-            };
-            let what = format!("{sign} {}{more}", problem.what);
+            let what = format!("{sign} {}", problem.what);
             self.put(0, &what, usize::MAX, style);
-            let begin = what.chars().count() + 2;
-            let fits = begin + problem.remedy.len() <= usize::from(self.area.width);
-            if fits && !problem.remedy.is_empty() {
-                self.put(begin, problem.remedy, usize::MAX, styles.dim);
+            let begin = what.chars().count() + 1;
+            let remedy = format!("({})", problem.remedy);
+            let width = usize::from(self.area.width);
+            if begin + remedy.len() <= width && !problem.remedy.is_empty() {
+                self.put(begin, &remedy, usize::MAX, styles.dim);
+            }
+            let more = problems.len() - index - 1;
+            if index + 1 == room && more > 0 {
+                let more = format!(" (+{more} more)");
+                self.put(width.saturating_sub(more.len()), &more, usize::MAX, style);
             }
             self.y += 1;
         }
@@ -108,7 +108,9 @@ impl Page<'_> {
             "  fanq rules install --hook input --queues 0-3 --fanout --bypass",
             "  fanq run --queues 0-3",
             "",
-            "Queues belong to a network namespace; for that of a process: fanq top --netns-of PID",
+            "Queues belong to a network namespace. For that of another process:",
+            "",
+            "  fanq top --netns-of PID",
         ] {
             self.line(text, Style::new());
         }
@@ -116,7 +118,7 @@ impl Page<'_> {
 
     /// Heads, as many queues as there is room for, and the sums. Returns the lines that are left.
     fn table(&mut self, board: &Board, choices: &mut Choices, height: u16) -> u16 {
-        let columns = place(usize::from(self.area.width));
+        let columns = place(usize::from(self.area.width), choices.live);
         let room = usize::from(height.saturating_sub(2)).max(usize::from(height > 0));
         choices.page = room;
         choices.keep_in_range(board);
@@ -182,14 +184,14 @@ impl Page<'_> {
         }
         self.y += 1;
         let style = styles(choices).dim;
-        self.line("PROGRAM           QUEUES  THREADS   CPU%  COMMAND", style);
+        self.line("PROGRAM                 QUEUES  THREADS   CPU%  COMMAND", style);
         for program in board.programs.iter().take(usize::from(left) - 2) {
             let cpu = program.cpu_share.map_or("-".to_owned(), percent);
-            let name = format!("{} {}", program.owner.name, program.owner.pid);
+            let name = format!("{} {}", program.owner.pid, program.owner.name);
             let policy =
                 program.policy.as_ref().map(|policy| format!("[{policy}] ")).unwrap_or_default();
             let text = format!(
-                "{name:<16} {:>7} {:>8} {cpu:>6}  {policy}{}",
+                "{name:<23} {:>6} {:>8} {cpu:>6}  {policy}{}",
                 program.queues.len(),
                 program.threads,
                 program.owner.command
@@ -214,6 +216,7 @@ fn header(board: &Board, choices: &Choices, clock: &str, width: usize) -> String
     let known = |number: Option<f64>| number.map_or("-".to_owned(), count);
     let plural = if totals.queues == 1 { "" } else { "s" };
     let mut parts = vec![
+        clock.to_owned(),
         format!("{} queue{plural}", totals.queues),
         format!("{} packets/s", known(totals.packets)),
         format!("{} lost/s", known(totals.lost())),
@@ -225,7 +228,6 @@ fn header(board: &Board, choices: &Choices, clock: &str, width: usize) -> String
     let every = choices.live.then(|| format!("every {:.1} s", choices.interval.as_secs_f64()));
     parts.extend([skew, every].into_iter().flatten());
     let mut text = String::from("fanq top");
-    parts.insert(1.min(parts.len()), clock.to_owned());
     for part in parts.iter().filter(|part| !part.is_empty()) {
         if text.chars().count() + 2 + part.chars().count() <= width {
             text.push_str("  ");
@@ -281,8 +283,8 @@ fn style_of(kind: Kind, line: &QueueLine, choices: &Choices) -> Style {
         Kind::Unseen if some(line.unseen) => styles.warn,
         Kind::CpuShare if line.cpu_share.is_some_and(|share| share >= 0.9) => styles.warn,
         Kind::Depth | Kind::Bar => match line.maxlen.map(u64::from) {
-            Some(maxlen) if line.depth * 100 >= maxlen * 80 => styles.bad,
-            Some(maxlen) if line.depth * 2 >= maxlen => styles.warn,
+            Some(maxlen) if line.depth.saturating_mul(100) >= maxlen * 80 => styles.bad,
+            Some(maxlen) if line.depth.saturating_mul(2) >= maxlen => styles.warn,
             Some(_) if kind == Kind::Bar => styles.good,
             _ => plain,
         },
@@ -292,23 +294,23 @@ fn style_of(kind: Kind, line: &QueueLine, choices: &Choices) -> Style {
 
 const HELP: &[&str] = &[
     "q Esc Ctrl-C quit   p pause   s sort   r reverse   + - time between refreshes",
-    "Up Down PgUp PgDn Home End: scroll",
+    "Up Down PgUp PgDn Home End scroll",
     "",
     "CPU        where the queue's thread runs",
-    "CPU%       what it uses of a CPU; * of the whole program, which has several queues",
+    "CPU%       what it uses of a CPU; *: the whole program, which has several queues",
     "PACKETS/s  packets that the queue took",
-    "DEPTH      packets that wait; OF MAX: against the queue's length; HISTORY: before",
-    "LOST/s     packets lost: Q-FULL/s the queue was full, S-FULL/s its socket was",
-    "UNSEEN/s   packets that passed unseen, as fail-open has it, when the socket was full",
-    "BYTES/s, BATCH (packets a receive), ACC/DROP/ELSE (verdicts in %), ENGINE (time of a",
-    "           batch, of which 99 % are shorter): what only a fanq tells",
+    "DEPTH      packets that wait; OF MAX against its length, HISTORY until now",
+    "LOST/s     Q-FULL/s as the queue was full, and S-FULL/s as its socket was",
+    "UNSEEN/s   passed unseen, by fail-open, as the socket was full",
     "WAIT       how long a packet waits, from depth and rate",
     "skew       packets of the busiest queue against the mean; 1 is even",
+    "",
+    "Only a fanq tells: BYTES/s, OF MAX, BATCH (packets a receive), ACC/DROP/ELSE",
+    "(verdicts in %), ENGINE (time of a batch, of which 99 % are shorter).",
+    "",
     "-          not known",
+    "!          before a queue: it loses packets",
+    "!! ! -     before a line above the table: lost now, a warning, good to know",
     "",
-    "Signs: ! before a queue: it loses packets. !! lost now, ! a warning, - good to know.",
-    "",
-    "fanq top --once prints this as a table, --json for programs.",
-    "",
-    "docs/TOP.md has more.",
+    "fanq top --once prints a table, --json is for programs. More: docs/TOP.md",
 ];

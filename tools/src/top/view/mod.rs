@@ -126,3 +126,6 @@ impl Choices {
         lines
     }
 }
+
+#[cfg(test)]
+mod tests;
