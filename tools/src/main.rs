@@ -20,6 +20,8 @@ mod policy;
 mod rules;
 mod run;
 mod service_manager;
+#[cfg(feature = "top")]
+mod top;
 mod tune;
 
 use std::process::ExitCode;
@@ -55,6 +57,9 @@ enum Command {
     Man(manual::ManArgs),
     /// Plan, make and undo changes of the machine for the queues; or measure which options suit it.
     Tune(tune::TuneArgs),
+    /// Show what every queue does now, whosever it is: live, as a table, or as JSON.
+    #[cfg(feature = "top")]
+    Top(top::TopArgs),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +73,8 @@ fn main() -> ExitCode {
         Command::Completions(args) => manual::completions(&args, Cli::command()),
         Command::Man(args) => manual::man(&args, Cli::command()),
         Command::Tune(args) => tune::run(&args),
+        #[cfg(feature = "top")]
+        Command::Top(args) => top::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
