@@ -22,6 +22,7 @@ use mio::{Events, Poll, Token};
 use crate::config::EngineConfig;
 use crate::cpus::CpuList;
 use crate::deferral::{Answers, Gate};
+use crate::fault::{FaultReport, FaultReports};
 use crate::inspect::{Inspector, WorkerInfo};
 use crate::kernel_table::{KernelRow, KernelTable};
 use crate::nfq::{ConfigFlags, PacketId, QueueFlag};
@@ -29,9 +30,10 @@ use crate::placement::{Assignment, Plan};
 use crate::queue::{Queue, QueueWaker};
 use crate::start::{StartError, StartWarning, small_buffer_warning};
 use crate::stats::{EngineStats, QueueStats};
-use crate::sys;
+use crate::sys::{self, Timestamp};
+use crate::watchdog::{Watchdog, WatchdogConfig};
 use crate::wish::FlagWish;
-use crate::worker::{Worker, WorkerError, WorkerShared};
+use crate::worker::{Recovery, Worker, WorkerError, WorkerShared, run_guarded};
 
 /// A running engine. Dropping it stops it at once, as [`shutdown`](Self::shutdown) with no time to drain.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub struct Engine {
     granted: ConfigFlags,
     poll: Poll,
     waker: Arc<mio::Waker>,
+    reports: Arc<FaultReports>,
+    watchdog: Option<Watchdog>,
 }
 
 /// Why [`Engine::wait`] returned.
@@ -52,6 +56,9 @@ pub enum Event {
     TimedOut,
     /// [`Interrupter::interrupt`] was called.
     Interrupted,
+    /// An inspector panicked, or is stuck, or is back: [`Engine::take_faults`] tells. (If the engine was interrupted at
+    /// the same time, this is what is said.)
+    Fault,
     /// A worker ended by itself: [`Engine::shutdown`] tells why.
     WorkerEnded,
 }
@@ -63,6 +70,8 @@ pub struct Stopped {
     pub stats: EngineStats,
     /// Workers that failed.
     pub failures: Vec<WorkerError>,
+    /// What went wrong with inspectors and was not asked for before.
+    pub faults: Vec<FaultReport>,
     answers: Vec<Arc<Answers>>,
 }
 
@@ -124,11 +133,12 @@ impl Engine {
         let waker =
             mio::Waker::new(poll.registry(), WAKE).map_err(io_failed("creating a waker"))?;
         let waker = Arc::new(waker);
+        let reports = Arc::new(FaultReports::new(Arc::clone(&waker)));
 
         let make = Arc::new(make);
         let mut seats = Vec::with_capacity(plan.assignments.len());
         for (index, assignment) in (0..).zip(plan.assignments) {
-            seats.push(Seat::prepare(index, assignment, config, Arc::clone(&make), &waker)?);
+            seats.push(Seat::prepare(index, assignment, config, Arc::clone(&make), &reports)?);
         }
         let mut prioritised = true;
         for seat in &seats {
@@ -149,9 +159,11 @@ impl Engine {
                 .map(|error| StartWarning::NoKernelTable { reason: error.to_string() }),
         );
         warnings.extend((!prioritised).then_some(StartWarning::NoPriority { nice: config.nice }));
+        let (watchdog, unwatched) = start_watchdog(config, &seats, &queues, &reports)?;
+        warnings.extend(unwatched);
         let workers =
             seats.into_iter().zip(queues).map(|(seat, queue)| seat.serve(queue, config)).collect();
-        Ok(Self { workers, table: table.ok(), warnings, granted, poll, waker })
+        Ok(Self { workers, table: table.ok(), warnings, granted, poll, waker, reports, watchdog })
     }
 
     /// What the operator should know about this start.
@@ -174,7 +186,12 @@ impl Engine {
         Interrupter(Arc::clone(&self.waker))
     }
 
-    /// Sleeps until the time is over, someone interrupts, or a worker ends by itself.
+    /// What went wrong with inspectors since the last time this was asked, oldest first.
+    pub fn take_faults(&self) -> Vec<FaultReport> {
+        self.reports.take()
+    }
+
+    /// Sleeps until the time is over, someone interrupts, there is a fault to be told of, or a worker ends by itself.
     ///
     /// # Errors
     /// The kernel's poll fails.
@@ -184,8 +201,11 @@ impl Engine {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        if self.workers.iter().any(|worker| worker.thread.is_finished()) {
+        if self.workers.iter().any(|worker| worker.shared.has_ended()) {
             return Ok(Event::WorkerEnded);
+        }
+        if !self.reports.is_empty() {
+            return Ok(Event::Fault);
         }
         Ok(if events.is_empty() { Event::TimedOut } else { Event::Interrupted })
     }
@@ -201,7 +221,8 @@ impl Engine {
     }
 
     /// Stops: each worker answers what it has received and what is queued, for `limit` at most, then gives its
-    /// queue up. What there was no time for gets the inspector's `unseen` verdict and is counted as flushed.
+    /// queue up. What there was no time for gets the `on_exit` verdict, or the inspector's `unseen`, and is counted as
+    /// flushed. A worker that the watchdog has found stuck is left behind.
     pub fn shutdown(mut self, limit: Duration) -> Stopped {
         self.stop(limit)
     }
@@ -215,14 +236,26 @@ impl Engine {
         let mut stopped = Stopped {
             stats: EngineStats { queues: Vec::new() },
             failures: Vec::new(),
+            faults: Vec::new(),
             answers: Vec::new(),
         };
+        let stop_by = Timestamp::now();
+        let stop_by = Timestamp(
+            stop_by.0.saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)),
+        );
         for mut worker in self.workers.drain(..) {
             stopped.answers.extend(worker.answers.take());
-            let (stats, result) = worker.join(self.table.as_ref());
+            let table = self.table.as_ref();
+            let stuck = self.watchdog.as_ref().is_some_and(|_| worker.stays_stuck_until(stop_by));
+            let (stats, result) = match self.watchdog.as_ref().filter(|_| stuck) {
+                Some(watchdog) => worker.abandon(watchdog, table),
+                None => worker.join(table),
+            };
             stopped.stats.queues.push(stats);
             stopped.failures.extend(result.err());
         }
+        self.watchdog = None;
+        stopped.faults = self.reports.take();
         stopped
     }
 }
@@ -236,7 +269,30 @@ impl Drop for Engine {
 impl WorkerHandle {
     fn stats(&self, kernel: Option<KernelRow>) -> QueueStats {
         let Assignment { queue, cpu, .. } = self.assignment;
-        QueueStats { queue, cpu, counts: self.shared.counters.snapshot(), kernel }
+        QueueStats { queue, cpu, counts: self.shared.snapshot(), kernel }
+    }
+
+    /// Waits for the worker's end. True if it is stuck when its time is over.
+    fn stays_stuck_until(&self, stop_by: Timestamp) -> bool {
+        while !self.shared.has_ended() {
+            if self.shared.is_stuck() && Timestamp::now() >= stop_by {
+                return true;
+            }
+            std::thread::sleep(END_LOOK);
+        }
+        false
+    }
+
+    /// Leaves the thread behind, without its queue.
+    fn abandon(
+        self,
+        watchdog: &Watchdog,
+        table: Option<&KernelTable>,
+    ) -> (QueueStats, Result<(), WorkerError>) {
+        let queue = self.assignment.queue;
+        let kernel = table.and_then(|table| table.row(queue).ok().flatten());
+        let error = watchdog.abandon(queue);
+        (self.stats(kernel), Err(error))
     }
 
     /// Waits for the thread's end. The queue is given up only after the kernel's last word about it.
@@ -254,7 +310,7 @@ impl WorkerHandle {
             }
             Ok(None) | Err(_) => Err(WorkerError::Panicked { queue }),
         };
-        let counts = self.shared.counters.snapshot();
+        let counts = self.shared.snapshot();
         (QueueStats { queue, cpu, counts, kernel }, result)
     }
 }
@@ -276,6 +332,41 @@ fn open_queues(config: &EngineConfig) -> Result<(Vec<Queue>, ConfigFlags), Start
         queues.push(queue);
     }
     Ok((queues, queue_config.flags.asked()))
+}
+
+/// Sets someone to watch over the workers, if that is asked for. Where it is asked for, and not required, and cannot
+/// be done, that is a warning.
+fn start_watchdog(
+    config: &EngineConfig,
+    seats: &[Seat],
+    queues: &[Queue],
+    reports: &Arc<FaultReports>,
+) -> Result<(Option<Watchdog>, Option<StartWarning>), StartError> {
+    let Some(deadline) = config.fault.deadline else { return Ok((None, None)) };
+    let outside = |(seat, queue): (&Seat, &Queue)| {
+        let number = seat.assignment.queue;
+        Ok((number, queue.outside(number)?, Arc::clone(&seat.shared)))
+    };
+    let watched = match seats.iter().zip(queues).map(outside).collect::<io::Result<Vec<_>>>() {
+        Ok(watched) => watched,
+        Err(source) if deadline.required => {
+            let what = "reading /proc/net/netfilter/nfnetlink_queue, which inspect-deadline needs (run as root, or leave it out)";
+            return Err(StartError::Io { what, source });
+        }
+        Err(error) => {
+            return Ok((None, Some(StartWarning::NoWatchdog { reason: error.to_string() })));
+        }
+    };
+    let config = WatchdogConfig {
+        deadline: deadline.limit,
+        on_fault: config.fault.on_fault,
+        on_exit: config.on_exit,
+        deferring: config.deferral.is_some(),
+    };
+    let started = Watchdog::start(config, watched, Arc::clone(reports));
+    let watchdog =
+        started.map_err(|source| StartError::Io { what: "starting the watchdog's thread", source });
+    Ok((Some(watchdog?), None))
 }
 
 /// What the kernel granted a worker's thread.
@@ -300,7 +391,7 @@ impl Seat {
         assignment: Assignment,
         config: &EngineConfig,
         make: Arc<F>,
-        waker: &Arc<mio::Waker>,
+        reports: &Arc<FaultReports>,
     ) -> Result<Self, StartError>
     where
         I: Inspector + 'static,
@@ -312,8 +403,9 @@ impl Seat {
         let (wait, nice) = (config.wait, config.nice);
         let worker_config = config.clone();
         let shared = Arc::new(WorkerShared::new(false));
-        let bell = EndBell(Arc::clone(waker));
         let thread_shared = Arc::clone(&shared);
+        let bell = EndBell(Arc::clone(reports), Arc::clone(&shared));
+        let recovery = Recovery::new(config.fault, Arc::clone(reports));
         let body = move || {
             let _bell = bell;
             let placed = Placed {
@@ -323,10 +415,9 @@ impl Seat {
             let inspector = placed.pinned.then(|| make(info));
             placed_sender.send(placed).ok()?;
             let (inspector, (queue, gate)) = (inspector?, queue_receiver.recv().ok()?);
-            let mut worker = Worker::new(info.queue, queue, inspector, wait, thread_shared, gate)
+            let worker = Worker::new(info.queue, queue, inspector, wait, thread_shared, gate)
                 .watching(&worker_config);
-            let result = worker.run();
-            let (queue, next_id) = worker.into_parts();
+            let (queue, next_id, result) = run_guarded(worker, recovery, || make(info));
             Some(WorkerEnd { queue, next_id, result })
         };
         let thread =
@@ -368,15 +459,19 @@ impl Seat {
 }
 
 /// Tells the engine's `wait` that a worker's thread is about to end, also by a panic.
-struct EndBell(Arc<mio::Waker>);
+struct EndBell(Arc<FaultReports>, Arc<WorkerShared>);
 
 impl Drop for EndBell {
     fn drop(&mut self) {
-        let _ = self.0.wake();
+        self.1.end();
+        self.0.wake();
     }
 }
 
 const WAKE: Token = Token(0);
+
+/// How often an engine that stops looks whether its workers have.
+const END_LOOK: Duration = Duration::from_micros(200);
 
 /// How long a worker may keep its CPU before the scheduler looks who else wants it: about two batches' work. The
 /// kernel's own default is milliseconds, in which a queue grows by thousands of packets (docs/ARCHITECTURE.md,

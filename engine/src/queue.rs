@@ -4,6 +4,8 @@
 //! kernel releases the queue. Packets that come before the acknowledgement of the set-up are kept for the
 //! worker, none is thrown away. It deliberately decides nothing about packets.
 
+mod outside;
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use crate::deferral::Wake;
 use crate::kernel_table::{KernelRow, KernelTable, PortOwner};
 use crate::nfq::{self, ConfigFlags, Message, QueueFlag, QueueRequest, Request, wake_request};
 use crate::sys::{self, ReceiveBuffer, ReceiveError, ReceiveRing};
+
+pub(crate) use outside::OutsideQueue;
 
 /// What a worker needs of a queue; the seam where tests put a simulated kernel.
 pub(crate) trait Port {
@@ -39,6 +43,14 @@ pub(crate) trait Port {
     fn kernel_row(&self) -> Option<KernelRow> {
         None
     }
+
+    /// Whether a receive would find something.
+    fn is_readable(&self) -> bool {
+        false
+    }
+
+    /// Makes a receive that blocks return.
+    fn wake(&self) {}
 
     /// Takes a datagram that came while the queue was set up.
     fn take_early(&mut self) -> Option<Vec<u8>> {
@@ -120,7 +132,7 @@ impl Port for Queue {
     }
 
     fn wait(&self, limit: Duration) -> io::Result<()> {
-        sys::wait_readable(self.socket.as_fd(), limit)
+        sys::wait_readable(self.socket.as_fd(), limit).map(|_| ())
     }
 
     #[inline]

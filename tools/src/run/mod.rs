@@ -6,6 +6,7 @@
 mod bypass;
 mod flow_counts;
 mod mode;
+mod on_fault;
 mod options;
 mod send_back;
 mod start;
@@ -40,6 +41,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let mut watch = Watch::new(&options, orders, control, log);
     let ended_by_worker = watch.until_stopped(&mut engine)?;
     let stopped = engine.shutdown(options.drain_limit);
+    watch.tell(&stopped.faults);
     let (account, log) = watch.finish(&stopped.stats);
     let log = log.map(|(written, lost)| {
         let in_rings = account.as_ref().map_or(0, |account| account.log_lost);

@@ -50,6 +50,7 @@ where
         0 => builder.start(make),
         threads => {
             let pipeline = Pipeline::new(threads, move |worker, _lane| make(worker));
+            let pipeline = pipeline.fallback(options.engine.fault.on_fault.into());
             builder.start(move |worker| pipeline.spread(worker))
         }
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use fanq::{Engine, EngineStats, Event, Interrupter};
+use fanq::{Engine, EngineStats, Event, FaultReport, Interrupter};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -129,7 +129,9 @@ impl Watch {
             let nexts = [self.table, self.eve_stats, self.housekeeping];
             let next = nexts.into_iter().flatten().map(|every| every.due).min();
             let left = next.map(|next| next.saturating_duration_since(Instant::now()));
-            if engine.wait(left).context("waiting")? == Event::WorkerEnded {
+            let event = engine.wait(left).context("waiting")?;
+            self.tell(&engine.take_faults());
+            if event == Event::WorkerEnded {
                 return Ok(true);
             }
             if let Some(period) = Every::take(&mut self.table) {
@@ -144,6 +146,18 @@ impl Watch {
                 (Every::take(&mut self.housekeeping), &mut self.control)
             {
                 control.tend();
+            }
+        }
+    }
+
+    /// Says what went wrong with inspectors.
+    pub(super) fn tell(&self, faults: &[FaultReport]) {
+        for fault in faults {
+            eprintln!("fanq: {fault}");
+            if let Some(log) = &self.log {
+                let level =
+                    if matches!(fault, FaultReport::Resumed { .. }) { "Info" } else { "Error" };
+                log.event(level, fault.to_string());
             }
         }
     }
@@ -209,6 +223,9 @@ fn eve_stats(
         },
         "fanq": {
             "uninspected": totals.uninspected,
+            "faulted": totals.faulted,
+            "panics": totals.panics,
+            "hangs": totals.hangs,
             "verdict_errors": totals.verdict_errors,
             "flows_evicted": of_rules(|account| account.flows_evicted),
             "limits_evicted": of_rules(|account| account.limits_evicted),
