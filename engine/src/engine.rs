@@ -350,7 +350,7 @@ fn start_watchdog(
     let watched = match seats.iter().zip(queues).map(outside).collect::<io::Result<Vec<_>>>() {
         Ok(watched) => watched,
         Err(source) if deadline.required => {
-            let what = "reading /proc/net/netfilter/nfnetlink_queue, which inspect-deadline needs (run as root, or leave it out)";
+            let what = "reading /proc/net/netfilter/nfnetlink_queue, which inspect-deadline needs";
             return Err(StartError::Io { what, source });
         }
         Err(error) => {

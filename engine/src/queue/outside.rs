@@ -1,8 +1,8 @@
 //! A queue as its watchdog has it: the same socket, from another thread.
 //!
 //! The kernel takes verdicts from the port that bound the queue and from no other (`verdict_instance_lookup` in
-//! net/netfilter/nfnetlink_queue.c: `EPERM`), and a port is a socket's. So whoever answers in a worker's place must send
-//! through the worker's own socket; which thread does is all the same to the kernel.
+//! net/netfilter/nfnetlink_queue.c: `EPERM`), and a port is a socket's. So whoever answers in a worker's place must
+//! send through the worker's own socket; which thread does is all the same to the kernel.
 //!
 //! Invariant: it does not keep the queue: when its worker has let go of the socket, every call says so. Messages are
 //! received for their ids, so long ones are cut.

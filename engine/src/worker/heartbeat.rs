@@ -35,7 +35,8 @@ impl Heartbeat {
         Self { beat: AtomicU64::new(0), next_id: id(), first_id: id() }
     }
 
-    // Relaxed, here and below: only the worker writes these; the watchdog reads them behind its fence (`Outside::claim`).
+    // Relaxed, here and below: only the worker writes these; the watchdog reads them behind its fence, in
+    // `Outside::claim`.
     #[inline]
     pub(crate) fn next_id(&self) -> PacketId {
         PacketId(self.next_id.load(Ordering::Relaxed))

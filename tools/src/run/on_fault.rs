@@ -1,7 +1,7 @@
 //! The options for an inspector that fails, and for what is left at the end.
 //!
-//! Invariant: packets that nobody judged are dropped unless the operator says otherwise. A deadline that was asked for is
-//! kept or stops the start; the usual one is a warning where it cannot be.
+//! Invariant: packets that nobody judged are dropped unless the operator says otherwise. A deadline that was asked for
+//! is kept or stops the start; the usual one is a warning where it cannot be.
 
 use std::time::Duration;
 

@@ -103,8 +103,8 @@ struct Settings {
     /// Copy only so much of each packet, BYTES or meta, while a queue is over half of overload-depth [default: as ever]
     #[arg(long, value_name = "RANGE")]
     copy_under_load: Option<Text<CopyRangeText>>,
-    /// What packets get that the inspector failed to judge, as it panicked or missed inspect-deadline; counted as faulted
-    /// [default: drop]
+    /// What packets get that the inspector failed to judge, as it panicked or missed inspect-deadline; counted as
+    /// faulted [default: drop]
     #[arg(long, value_name = "WHAT")]
     on_fault: Option<FateOption>,
     /// Seconds within which an inspector must have judged a batch; then its queue gets on-fault until it is back. 0:

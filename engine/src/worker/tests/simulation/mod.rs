@@ -1,6 +1,6 @@
-//! Goal: whatever the kernel, the inspector and chance do together, each packet gets one verdict, its own or that of the
-//! policy that covers it, and stands in the account once. Method: thousands of random schedules, each grown from one
-//! number: bursts, short batches, a small queue and a small socket, interrupted and overrun receives, sends without
+//! Goal: whatever the kernel, the inspector and chance do together, each packet gets one verdict, its own or that of
+//! the policy that covers it, and stands in the account once. Method: thousands of random schedules, each grown from
+//! one number: bursts, short batches, a small queue and a small socket, interrupted and overrun receives, sends without
 //! memory, stale and broken messages, ids that wrap, rulesets that are reloaded; inspectors that defer, panic, and do
 //! not come back while the watchdog looks. All of it in one thread, so that a number plays the same every time.
 //!
