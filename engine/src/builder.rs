@@ -3,9 +3,10 @@
 //! Invariant: nothing is checked and nothing happens before [`EngineBuilder::start`]; the settings are documented
 //! here and nowhere else.
 
-use crate::config::{EngineConfig, Wait};
+use crate::config::{EngineConfig, ThreadBegins, Wait};
 use crate::deferral::DeferralConfig;
 use crate::engine::{Engine, PreparedEngine};
+use crate::fault::{Fate, FaultConfig};
 use crate::inspect::{Inspector, WorkerInfo};
 use crate::nfq::{CopyRange, QueueFlag};
 use crate::overload::OverloadConfig;
@@ -62,6 +63,30 @@ impl EngineBuilder {
     #[must_use]
     pub fn overload(mut self, overload: OverloadConfig) -> Self {
         self.config.overload = Some(overload);
+        self
+    }
+
+    /// What happens when an inspector panics or does not come back. By default its packets are dropped, it is made
+    /// anew up to five times a minute, and nobody looks whether it comes back.
+    #[must_use]
+    pub fn fault(mut self, fault: FaultConfig) -> Self {
+        self.config.fault = fault;
+        self
+    }
+
+    /// What packets get that are still queued when the time to stop is over. By default what the inspector's
+    /// [`unseen`](Inspector::unseen) says.
+    #[must_use]
+    pub fn on_exit(mut self, fate: Fate) -> Self {
+        self.config.on_exit = Some(fate);
+        self
+    }
+
+    /// Called on the watchdog's thread before it looks at anything: to give up there what the program gives up. It
+    /// sends verdicts, so it needs CAP_NET_ADMIN as workers do.
+    #[must_use]
+    pub fn on_watchdog_start(mut self, begin: fn()) -> Self {
+        self.config.watchdog_begins = Some(ThreadBegins(begin));
         self
     }
 
@@ -143,8 +168,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Starts the engine. `make` is called once for each worker, on the worker's own thread and CPU, and makes
-    /// the inspector that the worker keeps.
+    /// Starts the engine. `make` is called for each worker, on the worker's own thread and CPU, and makes the
+    /// inspector that the worker keeps; it is called again after that one has panicked, and been dropped.
     ///
     /// # Errors
     /// See [`StartError`]. Nothing stays bound.

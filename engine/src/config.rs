@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::deferral::{DeferralConfig, WhenFull};
+use crate::fault::{Fate, FaultConfig};
 use crate::nfq::CopyRange;
 use crate::overload::{OverloadConfig, Shed};
 use crate::placement::Placement;
@@ -42,6 +43,12 @@ pub struct EngineConfig {
     pub deferral: Option<DeferralConfig>,
     /// See [`EngineBuilder::overload`](crate::EngineBuilder::overload).
     pub overload: Option<OverloadConfig>,
+    /// See [`EngineBuilder::fault`](crate::EngineBuilder::fault).
+    pub fault: FaultConfig,
+    /// See [`EngineBuilder::on_exit`](crate::EngineBuilder::on_exit).
+    pub on_exit: Option<Fate>,
+    /// See [`EngineBuilder::on_watchdog_start`](crate::EngineBuilder::on_watchdog_start).
+    pub watchdog_begins: Option<ThreadBegins>,
     /// How each queue is set up.
     pub queue: QueueConfig,
 }
@@ -59,6 +66,19 @@ pub struct QueueConfig {
     pub flags: FlagWishes,
 }
 
+/// What a thread does first.
+#[derive(Debug, Clone, Copy)]
+pub struct ThreadBegins(pub fn());
+
+impl PartialEq for ThreadBegins {
+    /// Whether both are surely the same function.
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::fn_addr_eq(self.0, other.0)
+    }
+}
+
+impl Eq for ThreadBegins {}
+
 impl EngineConfig {
     /// The most packets that one receive takes.
     pub const BATCH_MAX: usize = 1024;
@@ -73,6 +93,9 @@ impl EngineConfig {
             nice: -5,
             deferral: None,
             overload: None,
+            fault: FaultConfig::default(),
+            on_exit: None,
+            watchdog_begins: None,
             queue: QueueConfig {
                 copy_range: CopyRange::default(),
                 maxlen: 16_384,
@@ -113,6 +136,11 @@ impl EngineConfig {
                 return Err(ConfigError::ShedsDeferred);
             }
         }
+        range("panics-max", self.fault.panics_max.into(), 1, PANICS_MAX)?;
+        if let Some(deadline) = self.fault.deadline {
+            let millis = i64::try_from(deadline.limit.as_millis()).unwrap_or(i64::MAX);
+            range("inspect-deadline ms", millis, 1, DEADLINE_MS_MAX)?;
+        }
         if let Wait::Spin(time) = self.wait {
             let micros = i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
             range("wait spin", micros, 1, SPIN_US_MAX)?;
@@ -151,12 +179,16 @@ const QUEUE_MAXLEN_MAX: i64 = 65_535;
 /// The kernel itself keeps a queued packet for ever; an hour is longer than any connection waits.
 const DEADLINE_MS_MAX: i64 = 3_600_000;
 
+/// More than sixteen new inspectors a second help nobody.
+const PANICS_MAX: i64 = 1000;
+
 /// A second of spinning is no waiting strategy any more.
 const SPIN_US_MAX: i64 = 1_000_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::InspectDeadline;
 
     const DEFERRAL: DeferralConfig = DeferralConfig {
         outstanding_max: 64,
@@ -169,7 +201,13 @@ mod tests {
     fn defaults_are_in_range_and_each_number_is_checked() {
         let good = EngineConfig::new("0".parse().unwrap());
         assert_eq!(good.check(), Ok(()));
-        let bad: [fn(&mut EngineConfig); 14] = [
+        let bad: [fn(&mut EngineConfig); 17] = [
+            |c| c.fault.panics_max = 0,
+            |c| c.fault.panics_max = 1001,
+            |c| {
+                let limit = Duration::from_micros(999);
+                c.fault.deadline = Some(InspectDeadline { limit, required: true });
+            },
             |c| c.nice = -21,
             |c| c.queue.maxlen = 65_536,
             |c| c.batch = 0,

@@ -24,6 +24,7 @@ use mio::{Events, Poll, Token};
 
 use crate::config::EngineConfig;
 use crate::deferral::{Answers, Gate};
+use crate::fault::{FaultReport, FaultReports};
 use crate::inspect::{Inspector, WorkerInfo};
 use crate::kernel_table::{KernelRow, KernelTable};
 use crate::monitor::{Monitor, Watched};
@@ -32,8 +33,9 @@ use crate::placement::Assignment;
 use crate::queue::{Past, Queue, QueueWaker};
 use crate::start::{StartError, StartWarning};
 use crate::stats::{Counts, EngineStats, QueueStats};
-use crate::sys;
-use crate::worker::{Worker, WorkerError, WorkerShared};
+use crate::sys::{self, Timestamp};
+use crate::watchdog::{Watchdog, WatchdogConfig};
+use crate::worker::{Recovery, Worker, WorkerError, WorkerShared, run_guarded};
 
 pub use prepared::PreparedEngine;
 pub use release::{Released, ReleasedQueue};
@@ -49,6 +51,8 @@ pub struct Engine {
     granted: ConfigFlags,
     poll: Poll,
     waker: Arc<mio::Waker>,
+    reports: Arc<FaultReports>,
+    watchdog: Option<Watchdog>,
 }
 
 /// Why [`Engine::wait`] returned.
@@ -58,6 +62,9 @@ pub enum Event {
     TimedOut,
     /// [`Interrupter::interrupt`] was called.
     Interrupted,
+    /// An inspector panicked, or is stuck, or is back: [`Engine::take_faults`] tells. (If the engine was interrupted at
+    /// the same time, this is what is said.)
+    Fault,
     /// A worker ended by itself: [`Engine::shutdown`] tells why.
     WorkerEnded,
 }
@@ -69,6 +76,8 @@ pub struct Stopped {
     pub stats: EngineStats,
     /// Workers that failed.
     pub failures: Vec<WorkerError>,
+    /// What went wrong with inspectors and was not asked for before.
+    pub faults: Vec<FaultReport>,
     answers: Vec<Arc<Answers>>,
 }
 
@@ -134,7 +143,12 @@ impl Engine {
         Interrupter(Arc::clone(&self.waker))
     }
 
-    /// Sleeps until the time is over, someone interrupts, or a worker ends by itself.
+    /// What went wrong with inspectors since the last time this was asked, oldest first.
+    pub fn take_faults(&self) -> Vec<FaultReport> {
+        self.reports.take()
+    }
+
+    /// Sleeps until the time is over, someone interrupts, there is a fault to be told of, or a worker ends by itself.
     ///
     /// # Errors
     /// The kernel's poll fails.
@@ -144,8 +158,11 @@ impl Engine {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        if self.workers.iter().any(|worker| worker.thread.is_finished()) {
+        if self.workers.iter().any(|worker| worker.shared.has_ended()) {
             return Ok(Event::WorkerEnded);
+        }
+        if !self.reports.is_empty() {
+            return Ok(Event::Fault);
         }
         Ok(if events.is_empty() { Event::TimedOut } else { Event::Interrupted })
     }
@@ -171,7 +188,8 @@ impl Engine {
     }
 
     /// Stops: each worker answers what it has received and what is queued, for `limit` at most, then gives its
-    /// queue up. What there was no time for gets the inspector's `unseen` verdict and is counted as flushed.
+    /// queue up. What there was no time for gets the `on_exit` verdict, or the inspector's `unseen`, and is counted as
+    /// flushed. A worker that the watchdog has found stuck is left behind.
     pub fn shutdown(mut self, limit: Duration) -> Stopped {
         self.stop(limit)
     }
@@ -185,14 +203,26 @@ impl Engine {
         let mut stopped = Stopped {
             stats: EngineStats { queues: Vec::new() },
             failures: Vec::new(),
+            faults: Vec::new(),
             answers: Vec::new(),
         };
+        let stop_by = Timestamp::now();
+        let stop_by = Timestamp(
+            stop_by.0.saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)),
+        );
         for mut worker in self.workers.drain(..) {
             stopped.answers.extend(worker.answers.take());
-            let (stats, result) = worker.join(self.table.as_deref());
+            let table = self.table.as_deref();
+            let stuck = self.watchdog.as_ref().is_some_and(|_| worker.stays_stuck_until(stop_by));
+            let (stats, result) = match self.watchdog.as_ref().filter(|_| stuck) {
+                Some(watchdog) => worker.abandon(watchdog, table),
+                None => worker.join(table),
+            };
             stopped.stats.queues.push(stats);
             stopped.failures.extend(result.err());
         }
+        self.watchdog = None;
+        stopped.faults = self.reports.take();
         stopped
     }
 }
@@ -211,8 +241,31 @@ impl WorkerHandle {
 
     fn counts(&self) -> Counts {
         let mut counts = self.carried.clone();
-        counts += &self.shared.counters.snapshot();
+        counts += &self.shared.snapshot();
         counts
+    }
+
+    /// Waits for the worker's end. True if it is stuck when its time is over.
+    fn stays_stuck_until(&self, stop_by: Timestamp) -> bool {
+        while !self.shared.has_ended() {
+            if self.shared.is_stuck() && Timestamp::now() >= stop_by {
+                return true;
+            }
+            std::thread::sleep(END_LOOK);
+        }
+        false
+    }
+
+    /// Leaves the thread behind, without its queue.
+    fn abandon(
+        self,
+        watchdog: &Watchdog,
+        table: Option<&KernelTable>,
+    ) -> (QueueStats, Result<(), WorkerError>) {
+        let queue = self.assignment.queue;
+        let kernel = table.and_then(|table| table.row(queue).ok().flatten());
+        let error = watchdog.abandon(queue);
+        (self.stats(kernel), Err(error))
     }
 
     /// Waits for the thread's end. The queue is given up only after the kernel's last word about it.
@@ -231,9 +284,45 @@ impl WorkerHandle {
             Ok(None) | Err(_) => Err(WorkerError::Panicked { queue }),
         };
         let mut counts = self.carried;
-        counts += &self.shared.counters.snapshot();
+        counts += &self.shared.snapshot();
         (QueueStats { queue, cpu, counts, kernel }, result)
     }
+}
+
+/// Sets someone to watch over the workers, if that is asked for. Where it is asked for, and not required, and cannot
+/// be done, that is a warning.
+fn start_watchdog(
+    config: &EngineConfig,
+    seats: &[Seat],
+    queues: &[Queue],
+    reports: &Arc<FaultReports>,
+) -> Result<(Option<Watchdog>, Option<StartWarning>), StartError> {
+    let Some(deadline) = config.fault.deadline else { return Ok((None, None)) };
+    let outside = |(seat, queue): (&Seat, &Queue)| {
+        let number = seat.assignment.queue;
+        Ok((number, queue.outside(number)?, Arc::clone(&seat.shared)))
+    };
+    let watched = match seats.iter().zip(queues).map(outside).collect::<io::Result<Vec<_>>>() {
+        Ok(watched) => watched,
+        Err(source) if deadline.required => {
+            let what = "reading /proc/net/netfilter/nfnetlink_queue, which inspect-deadline needs";
+            return Err(StartError::Io { what, source });
+        }
+        Err(error) => {
+            return Ok((None, Some(StartWarning::NoWatchdog { reason: error.to_string() })));
+        }
+    };
+    let config = WatchdogConfig {
+        deadline: deadline.limit,
+        on_fault: config.fault.on_fault,
+        on_exit: config.on_exit,
+        deferring: config.deferral.is_some(),
+        begins: config.watchdog_begins,
+    };
+    let started = Watchdog::start(config, watched, Arc::clone(reports));
+    let watchdog =
+        started.map_err(|source| StartError::Io { what: "starting the watchdog's thread", source });
+    Ok((Some(watchdog?), None))
 }
 
 /// What the kernel granted a worker's thread.
@@ -259,7 +348,7 @@ impl Seat {
         assignment: Assignment,
         config: &EngineConfig,
         make: Arc<F>,
-        waker: &Arc<mio::Waker>,
+        reports: &Arc<FaultReports>,
     ) -> Result<Self, StartError>
     where
         I: Inspector + 'static,
@@ -271,8 +360,9 @@ impl Seat {
         let (wait, nice) = (config.wait, config.nice);
         let worker_config = config.clone();
         let shared = Arc::new(WorkerShared::new(false));
-        let bell = EndBell(Arc::clone(waker));
         let thread_shared = Arc::clone(&shared);
+        let bell = EndBell(Arc::clone(reports), Arc::clone(&shared));
+        let recovery = Recovery::new(config.fault, Arc::clone(reports));
         let body = move || {
             let _bell = bell;
             let placed = Placed {
@@ -282,12 +372,11 @@ impl Seat {
             let inspector = placed.pinned.then(|| make(info));
             placed_sender.send(placed).ok()?;
             let (inspector, (queue, gate)) = (inspector?, queue_receiver.recv().ok()?);
-            let next_id = queue.past().next_id;
-            let mut worker = Worker::new(info.queue, queue, inspector, wait, thread_shared, gate)
-                .watching(&worker_config)
-                .continuing(next_id);
-            let result = worker.run();
-            let (queue, next_id) = worker.into_parts();
+            // Before the worker first looks at it.
+            thread_shared.heartbeat.continue_at(queue.past().next_id);
+            let worker = Worker::new(info.queue, queue, inspector, wait, thread_shared, gate)
+                .watching(&worker_config);
+            let (queue, next_id, result) = run_guarded(worker, recovery, || make(info));
             Some(WorkerEnd { queue, next_id, result })
         };
         let thread =
@@ -333,15 +422,19 @@ impl Seat {
 }
 
 /// Tells the engine's `wait` that a worker's thread is about to end, also by a panic.
-struct EndBell(Arc<mio::Waker>);
+struct EndBell(Arc<FaultReports>, Arc<WorkerShared>);
 
 impl Drop for EndBell {
     fn drop(&mut self) {
-        let _ = self.0.wake();
+        self.1.end();
+        self.0.wake();
     }
 }
 
 const WAKE: Token = Token(0);
+
+/// How often an engine that stops looks whether its workers have.
+const END_LOOK: Duration = Duration::from_micros(200);
 
 /// How long a worker may keep its CPU before the scheduler looks who else wants it: about two batches' work. The
 /// kernel's own default is milliseconds, in which a queue grows by thousands of packets (docs/ARCHITECTURE.md,

@@ -41,7 +41,7 @@ impl Monitor {
             let Assignment { queue, cpu, .. } = worker.assignment;
             let kernel = rows.iter().find(|row| row.queue == queue).copied();
             let mut counts = worker.carried.clone();
-            counts += &worker.shared.counters.snapshot();
+            counts += &worker.shared.snapshot();
             QueueStats { queue, cpu, counts, kernel }
         });
         EngineStats { queues: queues.collect() }

@@ -5,6 +5,7 @@
 //! worker, none is thrown away. It deliberately decides nothing about packets.
 
 mod adopted;
+mod outside;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -22,6 +23,8 @@ use crate::nfq::{
 };
 use crate::stats::Counts;
 use crate::sys::{self, ReceiveBuffer, ReceiveError, ReceiveRing};
+
+pub(crate) use outside::OutsideQueue;
 
 /// What a worker needs of a queue; the seam where tests put a simulated kernel.
 pub(crate) trait Port {
@@ -44,6 +47,14 @@ pub(crate) trait Port {
     fn kernel_row(&self) -> Option<KernelRow> {
         None
     }
+
+    /// Whether a receive would find something.
+    fn is_readable(&self) -> bool {
+        false
+    }
+
+    /// Makes a receive that blocks return.
+    fn wake(&self) {}
 
     /// Takes a datagram that came while the queue was set up.
     fn take_early(&mut self) -> Option<Vec<u8>> {
@@ -147,7 +158,7 @@ impl Port for Queue {
     }
 
     fn wait(&self, limit: Duration) -> io::Result<()> {
-        sys::wait_readable(self.socket.as_fd(), limit)
+        sys::wait_readable(self.socket.as_fd(), limit).map(|_| ())
     }
 
     #[inline]

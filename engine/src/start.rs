@@ -84,6 +84,11 @@ pub enum StartWarning {
         /// Why.
         reason: String,
     },
+    /// Nobody sees to it that inspectors come back.
+    NoWatchdog {
+        /// Why.
+        reason: String,
+    },
     /// The workers run at the priority that they were started with.
     NoPriority {
         /// The niceness that was asked for.
@@ -104,6 +109,10 @@ impl fmt::Display for StartWarning {
             Self::NoKernelTable { reason } => write!(
                 f,
                 "/proc/net/netfilter/nfnetlink_queue cannot be read ({reason}): packets that a full queue drops, and those lost behind the last one received, are not in the account; run as root to see them"
+            ),
+            Self::NoWatchdog { reason } => write!(
+                f,
+                "what is queued cannot be seen ({reason}), so the queue of an inspector that does not come back is not answered in its place; run as root, or use --inspect-deadline 0 to leave it at that"
             ),
             Self::NoPriority { nice } => write!(
                 f,

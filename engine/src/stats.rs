@@ -143,12 +143,19 @@ counters! {
     id_gaps,
     /// Of those, the ones that fail-open let pass unseen.
     uninspected,
-    /// Packets answered unseen under load, all at once.
+    /// Packets answered unseen under load, all at once: by `on_overload`.
     shed,
-    /// Packets answered unseen at shutdown, for want of time.
+    /// Packets answered unseen at shutdown, for want of time: by `on_exit`.
     flushed,
     /// Packets that an earlier process had read and not answered when it died: answered unseen, all at once.
     orphaned,
+    /// Packets that their inspector failed to judge, and that got the `on_fault` verdict: it panicked, or missed its
+    /// deadline. They count as received and as accepted or dropped, too.
+    faulted,
+    /// Panics of inspectors.
+    panics,
+    /// Times that a worker did not come back from its inspector within the deadline.
+    hangs,
     /// Packets whose message could not be decoded, with an id: answered by the inspector's `unseen`.
     undecodable,
     /// Messages that were no packet that can be answered: malformed without an id, or of an unknown type.

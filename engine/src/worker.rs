@@ -13,17 +13,21 @@
 //!   clock                             how long the batch took
 //! ```
 //!
-//! A packet that the inspector deferred is answered in a later turn ([`late`]).
+//! A packet that the inspector deferred is answered in a later turn ([`late`]). What a panic leaves is taken up by
+//! [`guard`]; what a worker that does not come back has in hand, by the watchdog ([`heartbeat`]).
 //!
 //! Invariants: what is received in a turn is answered in that turn, so batching never waits for a timer. After
 //! the first turn nothing is allocated, locked or logged, and no cache line is written that another thread
 //! writes. Refused verdicts are counted; only the loss of CAP_NET_ADMIN ends a worker, since nothing could be
 //! answered any more.
 
+mod guard;
+pub(crate) mod heartbeat;
 mod late;
 mod overload;
 mod release;
 mod shared;
+pub(crate) mod stand_in;
 
 use std::io;
 use std::sync::Arc;
@@ -34,6 +38,7 @@ use crossbeam_utils::Backoff;
 use crate::config::{EngineConfig, Wait};
 use crate::deferral::{Answer, Gate};
 use crate::edits::Edits;
+use crate::fault::Fate;
 use crate::inspect::{Inspector, Packet, Place};
 use crate::nfq::{
     self, KernelReply, Message, PacketId, QueueRequest, Request, Verdict, VerdictCode,
@@ -43,6 +48,7 @@ use crate::stats::WorkerCounters;
 use crate::sys::{ReceiveError, Timestamp};
 use crate::verdicts::Coalescer;
 
+pub(crate) use guard::{Recovery, run_guarded};
 use overload::LoadWatch;
 pub use shared::WorkerError;
 pub(crate) use shared::WorkerShared;
@@ -55,6 +61,8 @@ pub(crate) struct Worker<P, I> {
     /// Answers of other threads, while they are read.
     letters: Vec<Answer>,
     watch: Option<LoadWatch>,
+    /// What packets get that are still queued when the time to stop is over; the inspector's `unseen` if nothing.
+    on_exit: Option<Verdict>,
 }
 
 /// What happens to one message: all of the worker but its port, so that a message can be borrowed from there.
@@ -65,10 +73,23 @@ struct Desk<I> {
     edits: Edits,
     coalescer: Coalescer,
     shared: Arc<WorkerShared>,
-    expected_id: PacketId,
     /// When the batch at hand was received.
     batch_time: Timestamp,
     capability_lost: bool,
+    stage: Stage,
+    /// What packets get that the inspector failed to judge.
+    on_fault: Verdict,
+}
+
+/// Where the packets come from that are being decided: what a panic would leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// None are.
+    Elsewhere,
+    /// One that came before the worker ran.
+    Early,
+    /// The last receive.
+    Batch,
 }
 
 impl<P: Port, I: Inspector> Worker<P, I> {
@@ -87,32 +108,31 @@ impl<P: Port, I: Inspector> Worker<P, I> {
             edits: Edits::with_gate(gate),
             coalescer: Coalescer::with_held_max(queue, outstanding_max),
             shared,
-            expected_id: PacketId::FIRST,
             batch_time: Timestamp::now(),
             capability_lost: false,
+            stage: Stage::Elsewhere,
+            on_fault: Verdict::DROP,
         };
-        Self { port, wait, desk, letters: Vec::with_capacity(outstanding_max), watch: None }
+        let letters = Vec::with_capacity(outstanding_max);
+        Self { port, wait, desk, letters, watch: None, on_exit: None }
     }
 
-    /// Lets the worker relieve its queue under load.
-    pub(crate) fn watching(self, config: &EngineConfig) -> Self {
+    /// Lets the worker relieve its queue under load, and tells it what packets get that nobody judges.
+    pub(crate) fn watching(mut self, config: &EngineConfig) -> Self {
         let usual = config.queue.copy_range;
         let watch = |overload| LoadWatch::new(overload, usual, config.batch);
-        Self { watch: config.overload.map(watch), ..self }
-    }
-
-    /// Awaits this id next rather than a queue's first.
-    pub(crate) fn continuing(mut self, next_id: PacketId) -> Self {
-        self.desk.expected_id = next_id;
-        self
+        self.desk.on_fault = config.fault.on_fault.verdict();
+        let on_exit = config.on_exit.map(Fate::verdict);
+        Self { watch: config.overload.map(watch), on_exit, ..self }
     }
 
     /// Serves the queue until it is told to stop, then drains it, or leaves it to another.
     pub(crate) fn run(&mut self) -> Result<(), WorkerError> {
         while let Some(datagram) = self.port.take_early() {
+            self.desk.begin_batch(Stage::Early);
             self.desk.take(&datagram, Place::Alone(&datagram));
             self.send_verdicts()?;
-            self.desk.inspector.batch_end(self.desk.batch_time);
+            self.desk.end_batch();
         }
         loop {
             if let Some(stop_by) = self.desk.shared.stop_order() {
@@ -127,8 +147,9 @@ impl<P: Port, I: Inspector> Worker<P, I> {
     }
 
     /// Gives the port back, and the id that the next packet would have had.
-    pub(crate) fn into_parts(self) -> (P, PacketId) {
-        (self.port, self.desk.expected_id)
+    pub(crate) fn into_parts(mut self) -> (P, PacketId) {
+        self.desk.rest();
+        (self.port, self.desk.shared.heartbeat.next_id())
     }
 
     /// Receives and answers one batch, and what other threads have answered. Returns how many datagrams and answers
@@ -151,6 +172,7 @@ impl<P: Port, I: Inspector> Worker<P, I> {
             return Ok(());
         }
         self.desk.batch_time = Timestamp::now();
+        self.desk.begin_batch(Stage::Batch);
         let packets_before = self.desk.shared.counters.packets.read();
         for index in 0..received {
             let ring = self.port.ring();
@@ -161,7 +183,7 @@ impl<P: Port, I: Inspector> Worker<P, I> {
         self.send_verdicts()?;
         let took = Timestamp::now().since(self.desk.batch_time);
         self.desk.shared.counters.count_batch(packets, took);
-        self.desk.inspector.batch_end(self.desk.batch_time);
+        self.desk.end_batch();
         if self.desk.capability_lost {
             return Err(WorkerError::CapabilityLost { queue: self.desk.queue });
         }
@@ -235,7 +257,7 @@ impl<P: Port, I: Inspector> Worker<P, I> {
     /// 2. shut the gate: with a length of 0 the queue takes no more (what comes is dropped and counted by the
     ///    kernel or, under fail-open, passes), so what is left is finite;
     /// 3. serve that, and wait for the answers of deferred packets; what there is no time for gets its fallback or,
-    ///    if it was never seen, the inspector's `unseen` verdict, all at once.
+    ///    if it was never seen, the `on_exit` verdict or the inspector's `unseen`, all at once.
     fn drain(&mut self, stop_by: Timestamp) -> Result<(), WorkerError> {
         let left = stop_by.since(Timestamp::now());
         let gate_at =
@@ -261,8 +283,11 @@ impl<P: Port, I: Inspector> Worker<P, I> {
 
     /// Answers everything that is still queued by one batch verdict, and counts the messages that are now stale.
     fn flush(&mut self) -> Result<(), WorkerError> {
-        let verdict = self.desk.inspector.unseen();
-        let ahead_of_all = PacketId(self.desk.expected_id.0.wrapping_add(FUTURE));
+        let verdict = self.on_exit.unwrap_or_else(|| self.desk.inspector.unseen());
+        // Nobody is to answer these packets as well.
+        self.desk.shared.end();
+        let next = self.desk.shared.heartbeat.next_id();
+        let ahead_of_all = PacketId(next.0.wrapping_add(FUTURE));
         let messages = self.desk.coalescer.everything_up_to(ahead_of_all, verdict);
         send(&mut self.port, messages, self.desk.queue, &self.desk.shared.counters)?;
         loop {
@@ -278,6 +303,22 @@ impl<P: Port, I: Inspector> Worker<P, I> {
 }
 
 impl<I: Inspector> Desk<I> {
+    /// Packets are being decided from here on.
+    #[inline]
+    fn begin_batch(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.shared.heartbeat.begin_batch();
+    }
+
+    /// All of them have their verdicts, and these are sent.
+    #[inline]
+    fn end_batch(&mut self) {
+        self.stage = Stage::Elsewhere;
+        self.shared.heartbeat.mark_answered();
+        self.inspector.batch_end(self.batch_time);
+        self.rest();
+    }
+
     /// Handles one datagram: as a rule one packet.
     #[inline]
     fn take(&mut self, datagram: &[u8], place: Place<'_>) {
@@ -314,6 +355,9 @@ impl<I: Inspector> Desk<I> {
         self.note_id(id);
         let mut packet = Packet::with_clear_edits(message, &mut self.edits, Some(place));
         let verdict = self.inspector.inspect(&mut packet);
+        if self.shared.outside.is_claimed() && self.forgoes(id) {
+            return;
+        }
         if self.edits.is_touched() {
             self.answer_edited(id, verdict);
         } else {
@@ -362,12 +406,10 @@ impl<I: Inspector> Desk<I> {
     /// under fail-open, let them pass.
     #[inline]
     fn note_id(&mut self, id: PacketId) {
-        if id != self.expected_id
-            && let Some(missing) = id.distance_from(self.expected_id)
-        {
-            self.shared.count_gap(missing);
+        if id != self.shared.heartbeat.next_id() {
+            self.shared.note_jump(id);
         }
-        self.expected_id = id.next();
+        self.shared.heartbeat.set_next_id(id.next());
     }
 
     #[cold]
@@ -379,6 +421,9 @@ impl<I: Inspector> Desk<I> {
         self.shared.counters.undecodable.add(1);
         self.shared.counters.packets.add(1);
         self.note_id(id);
+        if self.shared.outside.is_claimed() && self.forgoes(id) {
+            return;
+        }
         let verdict = self.inspector.unseen();
         self.answer(id, verdict);
     }
@@ -393,14 +438,24 @@ impl<I: Inspector> Desk<I> {
     }
 
     fn count_flushed(&mut self, datagram: &[u8]) {
+        if let Some(id) = packet_id(datagram) {
+            self.note_id(id);
+            self.shared.counters.flushed.add(1);
+            return;
+        }
         match nfq::decode(datagram) {
-            Ok((Message::Packet(packet), _)) => {
-                self.note_id(packet.id());
-                self.shared.counters.flushed.add(1);
-            }
             Ok((Message::Reply(reply), _)) => self.note_reply(reply),
             _ => self.shared.counters.malformed.add(1),
         }
+    }
+}
+
+/// The id of the packet that a message tells of, also if the rest of the message is broken.
+fn packet_id(datagram: &[u8]) -> Option<PacketId> {
+    match nfq::decode(datagram) {
+        Ok((Message::Packet(packet), _)) => Some(packet.id()),
+        Ok(_) => None,
+        Err(undecodable) => undecodable.id,
     }
 }
 

@@ -18,6 +18,10 @@ pub(crate) enum Policy {
     Drop,
     /// Drop this share, 0.0 to 1.0, of all, at random.
     DropShare(f64),
+    /// For tests of what happens then: accept, and panic at every so manieth packet.
+    PanicAt(u32),
+    /// The same, and never come back from it.
+    HangAt(u32),
 }
 
 /// Who decides.
@@ -65,6 +69,8 @@ impl FromStr for Policy {
         match text.split_once(':') {
             None if text == "accept" => Ok(Self::Accept),
             None if text == "drop" => Ok(Self::Drop),
+            Some(("panic", nth)) => nth.parse().map(Self::PanicAt).map_err(|_| bad()),
+            Some(("hang", nth)) => nth.parse().map(Self::HangAt).map_err(|_| bad()),
             Some(("drop", percent)) => {
                 let percent: f64 = percent.trim_end_matches('%').parse().map_err(|_| bad())?;
                 if (0.0..=100.0).contains(&percent) {
@@ -84,11 +90,17 @@ pub(crate) struct PolicyInspector {
     policy: Policy,
     work_ns: u32,
     random: SmallRng,
+    /// Packets until it fails, where it is to.
+    left: u32,
 }
 
 impl PolicyInspector {
     pub(crate) fn new(policy: Policy, work_ns: u32) -> Self {
-        Self { policy, work_ns, random: SmallRng::from_rng(&mut rand::rng()) }
+        let left = match policy {
+            Policy::PanicAt(nth) | Policy::HangAt(nth) => nth,
+            _ => 0,
+        };
+        Self { policy, work_ns, random: SmallRng::from_rng(&mut rand::rng()), left }
     }
 
     #[inline]
@@ -97,8 +109,24 @@ impl PolicyInspector {
             Policy::Accept => false,
             Policy::Drop => true,
             Policy::DropShare(share) => self.random.random_bool(share),
+            Policy::PanicAt(_) | Policy::HangAt(_) => self.fail_in_time(),
         };
         if drop { Verdict::DROP } else { Verdict::ACCEPT }
+    }
+}
+
+impl PolicyInspector {
+    /// Counts down to the failure that was asked for. False until then: nothing is dropped.
+    #[cold]
+    fn fail_in_time(&mut self) -> bool {
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            assert!(!matches!(self.policy, Policy::PanicAt(_)), "as --policy panic asks");
+            loop {
+                std::thread::park();
+            }
+        }
+        false
     }
 }
 
@@ -112,7 +140,10 @@ impl Inspector for PolicyInspector {
     }
 
     fn unseen(&mut self) -> Verdict {
-        self.decide()
+        match self.policy {
+            Policy::PanicAt(_) | Policy::HangAt(_) => Verdict::ACCEPT,
+            _ => self.decide(),
+        }
     }
 }
 

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use mio::Poll;
 
-use super::{Engine, Seat, WAKE};
+use super::{Engine, Seat, WAKE, start_watchdog};
 use crate::bound_queue::BoundQueue;
 use crate::config::{EngineConfig, QueueConfig};
 use crate::cpus::CpuList;
+use crate::fault::FaultReports;
 use crate::inspect::{Inspector, WorkerInfo};
 use crate::kernel_table::KernelTable;
 use crate::nfq::{ConfigFlags, Verdict};
@@ -30,6 +31,7 @@ pub struct PreparedEngine {
     prioritised: bool,
     poll: Poll,
     waker: Arc<mio::Waker>,
+    reports: Arc<FaultReports>,
 }
 
 impl PreparedEngine {
@@ -47,18 +49,19 @@ impl PreparedEngine {
         let waker =
             mio::Waker::new(poll.registry(), WAKE).map_err(io_failed("creating a waker"))?;
         let waker = Arc::new(waker);
+        let reports = Arc::new(FaultReports::new(Arc::clone(&waker)));
 
         let make = Arc::new(make);
         let mut seats = Vec::with_capacity(plan.assignments.len());
         for (index, assignment) in (0..).zip(plan.assignments) {
-            seats.push(Seat::prepare(index, assignment, config, Arc::clone(&make), &waker)?);
+            seats.push(Seat::prepare(index, assignment, config, Arc::clone(&make), &reports)?);
         }
         let mut prioritised = true;
         for seat in &seats {
             prioritised &= seat.wait_until_placed()?;
         }
         let (config, oddities) = (config.clone(), plan.warnings);
-        Ok(Self { config, seats, oddities, prioritised, poll, waker })
+        Ok(Self { config, seats, oddities, prioritised, poll, waker, reports })
     }
 
     /// Finds out whether these queues can be adopted, without touching them: their present owner may serve them
@@ -98,7 +101,7 @@ impl PreparedEngine {
     /// survive that keeps others of them ([`BoundQueue::try_clone`]).
     pub fn adopt(self, bound: Vec<BoundQueue>, on_orphan: Verdict) -> Result<Engine, StartError> {
         self.check(&bound)?;
-        let Self { config, seats, oddities, prioritised, poll, waker } = self;
+        let Self { config, seats, oddities, prioritised, poll, waker, reports } = self;
         let (queues, granted) = take_queues(&config, bound, on_orphan)?;
         // After the first bind: on a kernel that loads nfnetlink_queue on demand the file appears only then.
         let table = KernelTable::open();
@@ -114,10 +117,12 @@ impl PreparedEngine {
                 .map(|error| StartWarning::NoKernelTable { reason: error.to_string() }),
         );
         warnings.extend((!prioritised).then_some(StartWarning::NoPriority { nice: config.nice }));
+        let (watchdog, unwatched) = start_watchdog(&config, &seats, &queues, &reports)?;
+        warnings.extend(unwatched);
         let workers =
             seats.into_iter().zip(queues).map(|(seat, queue)| seat.serve(queue, &config)).collect();
         let (table, copy_range) = (table.ok().map(Arc::new), config.queue.copy_range);
-        Ok(Engine { workers, table, copy_range, warnings, granted, poll, waker })
+        Ok(Engine { workers, table, copy_range, warnings, granted, poll, waker, reports, watchdog })
     }
 }
 

@@ -46,8 +46,9 @@ impl ReceiveError {
     }
 }
 
-/// Waits until a receive on `socket` would not block, `limit` at most, or until a signal comes.
-pub(crate) fn wait_readable(socket: BorrowedFd<'_>, limit: Duration) -> io::Result<()> {
+/// Waits until a receive on `socket` would not block, `limit` at most, or until a signal comes. False if it still
+/// would.
+pub(crate) fn wait_readable(socket: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
     let mut entry = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // Rounded up: a wait that ends a little early would only be begun anew.
     let milliseconds = i32::try_from(limit.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
@@ -55,7 +56,7 @@ pub(crate) fn wait_readable(socket: BorrowedFd<'_>, limit: Duration) -> io::Resu
     let result = unsafe { libc::poll(&raw mut entry, 1, milliseconds) };
     match io::Error::last_os_error() {
         error if result < 0 && error.raw_os_error() != Some(libc::EINTR) => Err(error),
-        _ => Ok(()),
+        _ => Ok(result > 0),
     }
 }
 
@@ -141,6 +142,11 @@ impl ReceiveRing {
             }
             Err(_) => Err(ReceiveError::classify(io::Error::last_os_error())),
         }
+    }
+
+    /// How many datagrams the last receive brought.
+    pub(crate) fn received(&self) -> usize {
+        self.received
     }
 
     /// One datagram of the last receive.

@@ -17,6 +17,7 @@ use crate::worker::WorkerError;
 impl<P: Port, I: Inspector> Worker<P, I> {
     /// A turn that begins with what other threads have answered. Sleeps only when there was nothing.
     pub(super) fn turn_with_answers(&mut self, may_wait: bool) -> Result<usize, WorkerError> {
+        self.desk.shared.heartbeat.tick();
         let collected = self.collect()?;
         if self.desk.is_full_of_deferred() {
             self.send_verdicts()?;
@@ -76,7 +77,7 @@ impl<P: Port, I: Inspector> Worker<P, I> {
         gate.answers.collect(&mut self.letters);
         gate.outstanding -= self.letters.len();
         let collected = self.letters.len();
-        let next = self.desk.expected_id;
+        let next = self.desk.shared.heartbeat.next_id();
         // All of them lie behind the next id, so their distances to it sort them, also where ids wrap.
         self.letters.sort_unstable_by_key(|answer| answer.id.0.wrapping_sub(next.0));
         let mut letters = std::mem::take(&mut self.letters);

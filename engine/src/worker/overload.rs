@@ -12,9 +12,9 @@
 //! in a row: a worker that keeps up pays one comparison a turn. An engine that defers packets does not shed: a batch
 //! verdict would cover packets that others are deciding.
 
-use super::{Desk, Worker, send};
+use super::{Desk, Stage, Worker, packet_id, send};
 use crate::inspect::{Inspector, Place};
-use crate::nfq::{self, CopyRange, Message, PacketId, QueueRequest, Verdict};
+use crate::nfq::{CopyRange, PacketId, QueueRequest, Verdict};
 use crate::overload::OverloadConfig;
 use crate::queue::Port;
 use crate::worker::WorkerError;
@@ -98,13 +98,16 @@ impl<P: Port, I: Inspector> Worker<P, I> {
             if received == 0 {
                 break;
             }
+            self.desk.begin_batch(Stage::Batch);
             for index in 0..received {
                 let ring = self.port.ring();
                 stale = self.desk.discard(ring.datagram(index), last, Place::Ring(ring, index));
                 self.send_if_full()?;
             }
+            self.send_verdicts()?;
+            self.desk.rest();
         }
-        self.send_verdicts()
+        Ok(())
     }
 }
 
@@ -139,16 +142,16 @@ impl LoadWatch {
 impl<I: Inspector> Desk<I> {
     /// Counts a message whose packet was shed; takes any other. Returns whether more such may follow.
     fn discard(&mut self, datagram: &[u8], last: PacketId, place: Place<'_>) -> bool {
-        if let Ok((Message::Packet(packet), _)) = nfq::decode(datagram)
-            && let Some(left) = last.distance_from(packet.id())
+        let id = packet_id(datagram);
+        if let Some(id) = id
+            && let Some(left) = last.distance_from(id)
         {
-            self.note_id(packet.id());
+            self.note_id(id);
             self.shared.counters.shed.add(1);
             return left > 0;
         }
-        let is_packet = matches!(nfq::decode(datagram), Ok((Message::Packet(_), _)));
         self.take(datagram, place);
-        !is_packet
+        id.is_none()
     }
 }
 

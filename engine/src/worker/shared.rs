@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
+use super::heartbeat::{Heartbeat, Outside};
 use crate::nfq::{CopyRange, PacketId};
-use crate::stats::WorkerCounters;
+use crate::stats::{Counts, WorkerCounters};
 use crate::sys::Timestamp;
 
 /// What other threads share with a worker: its counters, which it writes, and its orders, which it reads.
@@ -19,6 +20,12 @@ pub(crate) struct WorkerShared {
     /// Whether packets that do not fit pass unseen rather than being dropped.
     fail_open: AtomicBool,
     orders: CachePadded<Orders>,
+    pub(crate) heartbeat: CachePadded<Heartbeat>,
+    pub(crate) outside: CachePadded<Outside>,
+    /// Whether the watchdog answers in the worker's place.
+    stuck: AtomicBool,
+    /// Whether the worker is at its end.
+    ended: AtomicBool,
 }
 
 /// What a worker is told to do. It looks at each once a turn; both lie in one cache line.
@@ -38,7 +45,36 @@ impl WorkerShared {
             counters: CachePadded::default(),
             fail_open: AtomicBool::new(fail_open),
             orders: CachePadded::default(),
+            heartbeat: CachePadded::new(Heartbeat::new(FIRST_ID)),
+            outside: CachePadded::default(),
+            stuck: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
         }
+    }
+
+    /// What was counted for the queue, by its worker and in its place.
+    pub(crate) fn snapshot(&self) -> Counts {
+        let mut counts = self.counters.snapshot();
+        counts += &self.outside.counters.snapshot();
+        counts
+    }
+
+    /// Notes whether the worker is stuck.
+    pub(crate) fn set_stuck(&self, stuck: bool) {
+        self.stuck.store(stuck, Ordering::Release);
+    }
+
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Acquire)
+    }
+
+    /// Notes that the worker is at its end: nobody need see to it any more.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// Says whether the queue has the flag, once that is known: before the worker has its queue.
@@ -49,10 +85,46 @@ impl WorkerShared {
 
     /// Counts ids that the kernel gave and that never came.
     pub(super) fn count_gap(&self, missing: u32) {
-        self.counters.id_gaps.add(u64::from(missing));
+        self.count_gap_in(&self.counters, missing);
+    }
+
+    /// The same, by whoever owns these counters.
+    pub(crate) fn count_gap_in(&self, counters: &WorkerCounters, missing: u32) {
+        counters.id_gaps.add(u64::from(missing));
         if self.fail_open.load(Ordering::Relaxed) {
-            self.counters.uninspected.add(u64::from(missing));
+            counters.uninspected.add(u64::from(missing));
         }
+    }
+
+    /// Counts what lies between the id that was expected and this one, except for what was received from outside.
+    #[cold]
+    pub(super) fn note_jump(&self, id: PacketId) {
+        let mut expected = self.heartbeat.next_id();
+        if self.outside.is_claimed()
+            && let Some((first, last)) = self.outside.lock().drained
+            && let (Some(lost_before), Some(_)) =
+                (first.distance_from(expected), id.distance_from(last))
+        {
+            self.count_gap(lost_before);
+            expected = last.next();
+        }
+        if let Some(missing) = id.distance_from(expected) {
+            self.count_gap(missing);
+        }
+    }
+
+    /// For a worker with nothing in hand: goes on behind what was received from outside.
+    #[cold]
+    pub(super) fn pass_what_was_taken(&self) {
+        let mut taken = self.outside.lock();
+        let expected = self.heartbeat.next_id();
+        if let Some((first, last)) = taken.drained
+            && let Some(lost_before) = first.distance_from(expected)
+        {
+            self.count_gap(lost_before);
+            self.heartbeat.set_next_id(last.next());
+        }
+        self.outside.release(&mut taken);
     }
 
     /// Counts what got lost behind the last packet that came: `next_id` was awaited, `id_sequence` is the last
@@ -149,8 +221,8 @@ pub enum WorkerError {
         /// The queue.
         queue: u16,
     },
-    /// The inspector panicked.
-    #[error("queue {queue}: the inspector panicked")]
+    /// The worker itself panicked: a fault of fanq's, as an inspector's panic does not end it.
+    #[error("queue {queue}: its worker panicked")]
     Panicked {
         /// The queue.
         queue: u16,
@@ -161,4 +233,20 @@ pub enum WorkerError {
         /// The queue.
         queue: u16,
     },
+    /// The inspector did not come back, not even to stop. Its thread is left behind; its queue was answered and given
+    /// up.
+    #[error("queue {queue}: the inspector has not come back{}, and was left behind", at_packet(*packet))]
+    Stuck {
+        /// The queue.
+        queue: u16,
+        /// The packet that it was shown.
+        packet: Option<PacketId>,
+    },
 }
+
+fn at_packet(packet: Option<PacketId>) -> String {
+    packet.map_or_else(String::new, |id| format!(" from packet {}", id.0))
+}
+
+/// The id that the kernel gives to a queue's first packet (`++queue->id_sequence` from 0).
+const FIRST_ID: PacketId = PacketId(1);

@@ -3,7 +3,9 @@
 //! real one does.
 
 mod deferral;
+mod faults;
 mod overload;
+mod simulation;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

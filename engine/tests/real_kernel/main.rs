@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
+mod faults;
 mod lab;
 mod view;
 
@@ -202,31 +203,6 @@ fn a_verdict_can_set_the_mark() {
     assert_eq!(sink.received(0), 0);
     let counts = engine.shutdown(LIMIT).stats.totals();
     assert_eq!((counts.accepted, counts.marked), (10, 10));
-}
-
-/// Panics at the third packet.
-struct Panics(u32);
-
-impl Inspector for Panics {
-    fn inspect(&mut self, _packet: &mut Packet<'_>) -> Verdict {
-        self.0 += 1;
-        assert!(self.0 < 3, "on purpose");
-        Verdict::ACCEPT
-    }
-}
-
-#[test]
-fn a_worker_that_ends_is_reported_and_its_queue_released() {
-    let lab = Lab::new(24, "INPUT");
-    let mut engine = Engine::builder().queues(lab.range()).start(|_| Panics(0)).unwrap();
-    lab.send(5, 64);
-    let deadline = Instant::now() + LIMIT;
-    while engine.wait(Some(LIMIT)).unwrap() != Event::WorkerEnded {
-        assert!(Instant::now() < deadline, "the end of the worker went unnoticed");
-    }
-    let stopped = engine.shutdown(LIMIT);
-    assert!(matches!(stopped.failures[..], [WorkerError::Panicked { queue: 24 }]));
-    assert!(!queue_is_bound(24));
 }
 
 /// Gives all capabilities of its thread up while it looks at its third packet.

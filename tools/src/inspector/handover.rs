@@ -19,6 +19,7 @@ use crossbeam_utils::CachePadded;
 use super::compiled::CompiledPolicy;
 use super::interfaces::InterfaceTable;
 use super::matcher::Matcher;
+use crate::eve::EveSender;
 
 /// Compiled rules, and which they are.
 #[derive(Debug)]
@@ -87,6 +88,16 @@ struct SlotContents {
     next: Option<Box<Assignment>>,
     interfaces: Option<Arc<InterfaceTable>>,
     previous: Option<Box<Assignment>>,
+    left: Option<Left>,
+}
+
+/// What an inspector leaves to the next one of its worker.
+#[derive(Debug)]
+struct Left {
+    version: Arc<PolicyVersion>,
+    interfaces: Arc<InterfaceTable>,
+    tally: Arc<RuleTally>,
+    log: Option<EveSender>,
 }
 
 impl PolicyVersion {
@@ -175,9 +186,28 @@ impl Handover {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// What lies in a worker's slot: at first its first assignment.
+    /// What lies in a worker's slot: at first its first assignment; after a panic newer rules, or those that there
+    /// were, with everything about flows forgotten.
     pub(crate) fn take_first(&self, worker: usize) -> Option<Box<Assignment>> {
-        self.slots[worker].lock().next.take()
+        let mut slot = self.slots[worker].lock();
+        slot.next.take().or_else(|| {
+            let Left { version, interfaces, tally, .. } = slot.left.take()?;
+            let matcher = Matcher::new(&version.policy);
+            Some(Box::new(Assignment { version, matcher, interfaces, tally }))
+        })
+    }
+
+    /// The way to the log that an earlier inspector of this worker had.
+    pub(crate) fn take_log(&self, worker: usize) -> Option<EveSender> {
+        self.slots[worker].lock().left.as_mut()?.log.take()
+    }
+
+    /// Leaves what the worker's next inspector can go on with.
+    pub(crate) fn leave(&self, worker: usize, current: &Assignment, log: Option<EveSender>) {
+        let Assignment { version, interfaces, tally, .. } = current;
+        let (version, interfaces) = (Arc::clone(version), Arc::clone(interfaces));
+        let left = Left { version, interfaces, tally: Arc::clone(tally), log };
+        self.slots[worker].lock().left = Some(left);
     }
 
     /// Changes a worker's assignment for the one in its slot, if there is one.

@@ -45,11 +45,13 @@ struct Desk {
 }
 
 impl RuleInspector {
-    /// The inspector of the worker of this number, whose slot has its first assignment.
+    /// The inspector of the worker of this number, whose slot has its first assignment, or what an earlier inspector of
+    /// this worker left there, its log included.
     ///
     /// # Panics
     /// If the slot is empty.
     pub(crate) fn new(worker: usize, handover: Arc<Handover>, log: Option<EveSender>) -> Self {
+        let log = log.or_else(|| handover.take_log(worker));
         let seen_changes = handover.changes();
         let assignment =
             handover.take_first(worker).expect("rules are published before workers start");
@@ -166,6 +168,14 @@ impl Desk {
 #[inline]
 fn repeat(bits: Option<crate::mark::MarkBits>, message: &PacketMessage<'_>) -> Verdict {
     bits.map_or(Verdict::DROP, |bits| Verdict::REPEAT.with_mark(bits.put_into(message.mark())))
+}
+
+impl Drop for RuleInspector {
+    /// Leaves what another inspector can go on with, after a panic: the rules, not what was known of flows.
+    fn drop(&mut self) {
+        let Desk { worker, handover, log, .. } = &mut self.desk;
+        handover.leave(*worker, &self.assignment, log.take());
+    }
 }
 
 impl Inspector for RuleInspector {

@@ -6,6 +6,7 @@
 mod bypass;
 mod flow_counts;
 mod mode;
+mod on_fault;
 mod options;
 mod send_back;
 mod start;
@@ -93,6 +94,7 @@ fn finish(
     } else {
         succession.give_up();
         let stopped = engine.shutdown(options.drain_limit);
+        watch.tell(&stopped.faults);
         (stopped.stats, stopped.failures)
     };
     let (account, log) = watch.finish(&stats);

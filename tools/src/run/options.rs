@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::bypass::{Bypass, BypassBy};
 use super::mode::Mode;
+use super::on_fault::{self, FateOption};
 use super::succession::OnOrphan;
 use super::under_load::{self, OnOverload};
 use crate::confine::{Confine, Wanted};
@@ -107,6 +108,21 @@ struct Settings {
     /// Copy only so much of each packet, BYTES or meta, while a queue is over half of overload-depth [default: as ever]
     #[arg(long, value_name = "RANGE")]
     copy_under_load: Option<Text<CopyRangeText>>,
+    /// What packets get that the inspector failed to judge, as it panicked or missed inspect-deadline; counted as
+    /// faulted [default: drop]
+    #[arg(long, value_name = "WHAT")]
+    on_fault: Option<FateOption>,
+    /// Seconds within which an inspector must have judged a batch; then its queue gets on-fault until it is back. 0:
+    /// nobody looks [default: 1]
+    #[arg(long, value_name = "SECONDS")]
+    inspect_deadline: Option<f64>,
+    /// Panics within a minute after which a queue stays on on-fault, 1 to 1000 [default: 5]
+    #[arg(long, value_name = "COUNT")]
+    panics_max: Option<u32>,
+    /// What packets get that are still queued when drain-limit is over; counted as flushed [default: what the policy
+    /// has for packets that it cannot read]
+    #[arg(long, value_name = "WHAT")]
+    on_exit: Option<FateOption>,
     /// Threads behind each worker that inspect packets, each flow with one of them; 0: the worker does it [default: 0]
     #[arg(long, value_name = "THREADS")]
     inspect_threads: Option<usize>,
@@ -224,6 +240,9 @@ impl RunOptions {
             settings.copy_under_load.map(|text| text.0.0),
             engine.queue.maxlen,
         )?;
+        engine.fault =
+            on_fault::fault(settings.on_fault, settings.panics_max, settings.inspect_deadline)?;
+        engine.on_exit = settings.on_exit.map(Into::into);
         let inspect_threads = settings.inspect_threads.unwrap_or(0);
         engine.deferral = under_load::deferral(inspect_threads, engine.batch)?;
         engine.check().map_err(usage)?;
@@ -304,6 +323,10 @@ impl Settings {
             on_overload: self.on_overload.or(other.on_overload),
             overload_depth: self.overload_depth.or(other.overload_depth),
             copy_under_load: self.copy_under_load.or(other.copy_under_load),
+            on_fault: self.on_fault.or(other.on_fault),
+            inspect_deadline: self.inspect_deadline.or(other.inspect_deadline),
+            panics_max: self.panics_max.or(other.panics_max),
+            on_exit: self.on_exit.or(other.on_exit),
             inspect_threads: self.inspect_threads.or(other.inspect_threads),
             work_ns: self.work_ns.or(other.work_ns),
             handover: self.handover.or(other.handover),

@@ -46,12 +46,14 @@ where
     I: Inspector + 'static,
     F: Fn(WorkerInfo) -> I + Send + Sync + 'static,
 {
-    let builder = EngineBuilder::from(options.engine.clone());
+    let builder = EngineBuilder::from(options.engine.clone())
+        .on_watchdog_start(|| confine::thread(Role::Worker));
     match options.inspect_threads {
         0 => builder.prepare(move |worker| confined(Role::Worker, make(worker))),
         threads => {
             let make = move |worker, _lane| confined(Role::Lane, make(worker));
             let pipeline = Pipeline::new(threads, make);
+            let pipeline = pipeline.fallback(options.engine.fault.on_fault.into());
             builder.prepare(move |worker| confined(Role::Worker, pipeline.spread(worker)))
         }
     }

@@ -74,6 +74,9 @@ struct CountSummary {
     shed: u64,
     flushed: u64,
     orphaned: u64,
+    faulted: u64,
+    panics: u64,
+    hangs: u64,
     undecodable: u64,
     malformed: u64,
     verdict_errors: u64,
@@ -139,6 +142,9 @@ impl CountSummary {
             shed: counts.shed,
             flushed: counts.flushed,
             orphaned: counts.orphaned,
+            faulted: counts.faulted,
+            panics: counts.panics,
+            hangs: counts.hangs,
             undecodable: counts.undecodable,
             malformed: counts.malformed,
             verdict_errors: counts.verdict_errors,
@@ -239,6 +245,13 @@ pub(super) fn text(stats: &EngineStats, extras: &Extras) -> String {
     }
     if let Some(LogAccount { written, lost }) = extras.eve {
         let _ = writeln!(out, "log: {written} lines written, {lost} lost");
+    }
+    if totals.panics + totals.hangs > 0 {
+        let Counts { panics, hangs, faulted, .. } = totals;
+        let _ = writeln!(
+            out,
+            "inspectors panicked {panics} times and hung {hangs} times: {faulted} packets got on-fault"
+        );
     }
     let _ = writeln!(
         out,

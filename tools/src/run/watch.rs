@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use fanq::{Engine, EngineStats, Event, Interrupter};
+use fanq::{Engine, EngineStats, Event, FaultReport, Interrupter};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
@@ -193,7 +193,9 @@ impl Watch {
             let nexts = [self.table, self.eve_stats, self.housekeeping, self.watchdog];
             let next = nexts.into_iter().flatten().map(|every| every.due).min();
             let left = next.map(|next| next.saturating_duration_since(Instant::now()));
-            if engine.wait(left).context("waiting")? == Event::WorkerEnded {
+            let event = engine.wait(left).context("waiting")?;
+            self.tell(&engine.take_faults());
+            if event == Event::WorkerEnded {
                 return Ok(End::WorkerEnded);
             }
             if Every::take(&mut self.watchdog).is_some() {
@@ -209,6 +211,18 @@ impl Watch {
             }
             if let (Some(_), Some(control)) = (Every::take(&mut self.housekeeping), &self.control) {
                 control.lock().tend();
+            }
+        }
+    }
+
+    /// Says what went wrong with inspectors.
+    pub(super) fn tell(&self, faults: &[FaultReport]) {
+        for fault in faults {
+            eprintln!("fanq: {fault}");
+            if let Some(log) = &self.log {
+                let level =
+                    if matches!(fault, FaultReport::Resumed { .. }) { "Info" } else { "Error" };
+                log.event(level, fault.to_string());
             }
         }
     }
@@ -294,6 +308,9 @@ fn eve_stats(
         },
         "fanq": {
             "uninspected": totals.uninspected,
+            "faulted": totals.faulted,
+            "panics": totals.panics,
+            "hangs": totals.hangs,
             "verdict_errors": totals.verdict_errors,
             "flows_evicted": of_rules(|account| account.flows_evicted),
             "limits_evicted": of_rules(|account| account.limits_evicted),

@@ -237,3 +237,27 @@ fn no_packet_makes_it_allocate() {
     assert_eq!(records.slots(), crate::eve::RING_RECORDS);
     assert!(account.log_lost >= hits - records.slots() as u64 && account.log_lost < hits * 2);
 }
+
+#[test]
+fn after_a_panic_the_next_inspector_has_the_rules_and_counts_on_and_forgets_flows() {
+    let mut scene = Scene::new(
+        &(rule("p", "pattern = 'abcd'\naction = 'drop'")
+            + &rule("d", "destination-port = 2\naction = 'drop'")),
+    );
+    assert_eq!(scene.inspect(&tcp(100, "ab")), Verdict::ACCEPT);
+    assert_eq!(scene.inspect(&udp(2, 0)), Verdict::DROP);
+    let handover = scene.control.handover();
+    // The engine drops the old one before it makes the next.
+    let Scene { control, inspector, mut edits, .. } = scene;
+    drop(inspector);
+    let mut next = RuleInspector::new(0, handover, None);
+    let mut inspect = |message: &[u8]| {
+        let Ok((Message::Packet(packet), _)) = decode(message) else { panic!("no packet") };
+        next.inspect(&mut Packet::new(packet, &mut edits))
+    };
+    assert_eq!(inspect(&tcp(102, "cd")), Verdict::ACCEPT, "the first half is forgotten");
+    assert_eq!(inspect(&udp(2, 0)), Verdict::DROP);
+    let rules = control.account().rules;
+    let hits = rules.iter().find(|rule| rule.name == "d").map(|rule| rule.packets);
+    assert_eq!(hits, Some(2));
+}

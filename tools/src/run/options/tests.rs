@@ -1,6 +1,6 @@
 //! Goal: every option means the same from both sources, and what is wrong is refused with a message that helps.
 
-use fanq::{OverloadConfig, Shed};
+use fanq::{Fate, FaultConfig, InspectDeadline, OverloadConfig, Shed};
 
 use super::*;
 
@@ -81,13 +81,29 @@ fn a_file_may_set_everything() {
 #[test]
 fn the_defaults_are_the_documented_ones() {
     let options = from_file("queues = 5").unwrap();
-    assert_eq!(options.engine, EngineConfig::new(QueueRange::new(5, 5).unwrap()));
+    let mut usual = EngineConfig::new(QueueRange::new(5, 5).unwrap());
+    usual.fault.deadline = Some(InspectDeadline { limit: Duration::from_secs(1), required: false });
+    assert_eq!(options.engine, usual);
     assert_eq!((options.engine.batch, options.engine.queue.maxlen), (64, 16_384));
     assert_eq!(options.engine.queue.rcvbuf, 64 * fanq::MIB);
     assert_eq!(options.policy, PolicyChoice::Plain(Policy::Accept));
     assert_eq!(options.mode, Mode::Accept);
     assert_eq!(options.bypass, None);
     assert_eq!(options.stats_every, None);
+}
+
+#[test]
+fn what_faults_cost_is_read_and_a_deadline_that_is_asked_for_is_required() {
+    let engine = from_file(
+        "queues = 5\non-fault = 'accept'\ninspect-deadline = 0.25\npanics-max = 9\non-exit = 'drop'",
+    )
+    .unwrap()
+    .engine;
+    let deadline = Some(InspectDeadline { limit: Duration::from_millis(250), required: true });
+    let expected = FaultConfig { on_fault: Fate::Accept, panics_max: 9, deadline };
+    assert_eq!((engine.fault, engine.on_exit), (expected, Some(Fate::Drop)));
+    let engine = from_file("queues = 5\ninspect-deadline = 0.0").unwrap().engine;
+    assert_eq!((engine.fault.on_fault, engine.fault.deadline), (Fate::Drop, None));
 }
 
 #[test]

@@ -1,0 +1,234 @@
+//! The watchdog: a thread that looks whether workers come back from their inspectors, and answers for those that do
+//! not.
+//!
+//! ```text
+//!   look (a few times within the deadline):
+//!      the beat has changed                      -> well; if it was stuck, say that it is back
+//!      the same, at work, for a deadline         -> stuck: say so, answer its queue, and again every few ms
+//!      the same, and the socket unread for one   -> stuck, too: its thread does not run
+//! ```
+//!
+//! Invariant: it reads what workers write anyway, so they pay nothing for being looked at; other queues than a stuck
+//! worker's are not touched. It deliberately does not end a thread that is stuck: nothing can do that safely. What is
+//! answered, and what not, is [`stand_in`](crate::worker::stand_in)'s.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::config::ThreadBegins;
+use crate::fault::{Fate, FaultReport, FaultReports};
+use crate::queue::{OutsideQueue, Port};
+use crate::sys::Timestamp;
+use crate::worker::heartbeat::Heartbeat;
+use crate::worker::stand_in::{Pass, StandIn};
+use crate::worker::{WorkerError, WorkerShared};
+
+/// What the watchdog is to see to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WatchdogConfig {
+    pub(crate) deadline: Duration,
+    pub(crate) on_fault: Fate,
+    pub(crate) on_exit: Option<Fate>,
+    /// Whether workers may hold packets back.
+    pub(crate) deferring: bool,
+    /// Called first on the watchdog's thread.
+    pub(crate) begins: Option<ThreadBegins>,
+}
+
+/// The thread, and what it looks at.
+#[derive(Debug)]
+pub(crate) struct Watchdog {
+    kennel: Arc<Kennel>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Kennel {
+    over: AtomicBool,
+    watched: Mutex<Vec<Watched<OutsideQueue>>>,
+}
+
+/// One worker under watch.
+#[derive(Debug)]
+pub(crate) struct Watched<P> {
+    queue: u16,
+    port: P,
+    shared: Arc<WorkerShared>,
+    config: WatchdogConfig,
+    /// The last beat, and since when it has been that.
+    beat: u64,
+    since: Timestamp,
+    /// Since when the socket has had something that nobody reads.
+    unread_since: Option<Timestamp>,
+    stuck: Option<StandIn>,
+    /// What packets get, so that a test knows it from other verdicts.
+    #[cfg(test)]
+    verdict: Option<crate::nfq::Verdict>,
+}
+
+impl Watchdog {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system has no room for one.
+    pub(crate) fn start(
+        config: WatchdogConfig,
+        queues: impl IntoIterator<Item = (u16, OutsideQueue, Arc<WorkerShared>)>,
+        reports: Arc<FaultReports>,
+    ) -> io::Result<Self> {
+        let watched = queues
+            .into_iter()
+            .map(|(queue, port, shared)| Watched::new(queue, port, shared, config))
+            .collect();
+        let kennel =
+            Arc::new(Kennel { over: AtomicBool::new(false), watched: Mutex::new(watched) });
+        let theirs = Arc::clone(&kennel);
+        let thread =
+            std::thread::Builder::new().name("fanq-watchdog".to_owned()).spawn(move || {
+                if let Some(ThreadBegins(begin)) = config.begins {
+                    begin();
+                }
+                theirs.watch(config.deadline, &reports);
+            })?;
+        Ok(Self { kennel, thread: Some(thread) })
+    }
+
+    /// Gives up on a worker that is stuck although it was to stop.
+    pub(crate) fn abandon(&self, queue: u16) -> WorkerError {
+        let mut watched = self.kennel.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = watched.iter().position(|watched| watched.queue == queue);
+        match place.map(|place| watched.swap_remove(place)) {
+            Some(mut watched) => watched.give_up(),
+            None => WorkerError::Stuck { queue, packet: None },
+        }
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        // Release, with the Acquire in `watch`.
+        self.kennel.over.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // It panics only by a fault of ours, which its hook has told of.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Kennel {
+    fn watch(&self, deadline: Duration, reports: &FaultReports) {
+        let usual = (deadline / LOOKS_IN_A_DEADLINE).clamp(LOOK_MIN, LOOK_MAX);
+        while !self.over.load(Ordering::Acquire) {
+            let mut any_stuck = false;
+            let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+            for watched in &mut *watched {
+                if let Some(report) = watched.look(Timestamp::now()) {
+                    reports.post(report);
+                }
+                any_stuck |= watched.stuck.is_some();
+            }
+            drop(watched);
+            std::thread::park_timeout(if any_stuck { usual.min(PASS_EVERY) } else { usual });
+        }
+    }
+}
+
+impl<P: Port> Watched<P> {
+    pub(crate) fn new(
+        queue: u16,
+        port: P,
+        shared: Arc<WorkerShared>,
+        config: WatchdogConfig,
+    ) -> Self {
+        let (beat, since) = (shared.heartbeat.beat(), Timestamp::now());
+        Self {
+            queue,
+            port,
+            shared,
+            config,
+            beat,
+            since,
+            unread_since: None,
+            stuck: None,
+            #[cfg(test)]
+            verdict: None,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn answer_with(&mut self, verdict: crate::nfq::Verdict) {
+        self.verdict = Some(verdict);
+    }
+
+    /// Looks at the worker and does what is to be done about it. Returns what is to be said.
+    pub(crate) fn look(&mut self, now: Timestamp) -> Option<FaultReport> {
+        let beat = self.shared.heartbeat.beat();
+        if beat != self.beat || self.shared.has_ended() {
+            return self.came_back(beat, now);
+        }
+        if let Some(stand_in) = &mut self.stuck {
+            // One that failed is tried again at the next look; one that has moved is seen by its beat.
+            stand_in.pass(&mut self.port, &self.shared);
+            return None;
+        }
+        let since = if Heartbeat::is_at_work(beat) {
+            self.since
+        } else if self.port.is_readable() {
+            *self.unread_since.get_or_insert(now)
+        } else {
+            self.unread_since = None;
+            return None;
+        };
+        if now.since(since) < self.config.deadline {
+            return None;
+        }
+        self.since = since;
+        let WatchdogConfig { on_fault, deferring, .. } = self.config;
+        let mut stand_in =
+            StandIn::new(self.queue, beat, on_fault, &self.shared.heartbeat, deferring);
+        #[cfg(test)]
+        if let Some(verdict) = self.verdict {
+            stand_in.answer_with(verdict);
+        }
+        let packet = stand_in.packet();
+        if stand_in.pass(&mut self.port, &self.shared) == Pass::Moved {
+            return None;
+        }
+        self.shared.set_stuck(true);
+        self.shared.outside.counters.hangs.add(1);
+        self.stuck = Some(stand_in);
+        Some(FaultReport::Stuck { queue: self.queue, packet, since: now.since(since), on_fault })
+    }
+
+    fn came_back(&mut self, beat: u64, now: Timestamp) -> Option<FaultReport> {
+        let after = now.since(self.since);
+        (self.beat, self.since, self.unread_since) = (beat, now, None);
+        let StandIn { answered, .. } = self.stuck.take()?;
+        self.shared.set_stuck(false);
+        Some(FaultReport::Resumed { queue: self.queue, after, answered })
+    }
+
+    fn give_up(&mut self) -> WorkerError {
+        let queue = self.queue;
+        let Some(stand_in) = &mut self.stuck else {
+            return WorkerError::Stuck { queue, packet: None };
+        };
+        let packet = stand_in.packet();
+        match stand_in.give_up(&mut self.port, &self.shared, self.config.on_exit) {
+            Ok(()) => WorkerError::Stuck { queue, packet },
+            Err(error) => error,
+        }
+    }
+}
+
+/// A worker is found stuck at most so much later than its deadline: an eighth of it.
+const LOOKS_IN_A_DEADLINE: u32 = 8;
+const LOOK_MIN: Duration = Duration::from_millis(1);
+const LOOK_MAX: Duration = Duration::from_millis(100);
+
+/// A queue of 16,384 packets fills in 10 ms at 1.6 million a second.
+const PASS_EVERY: Duration = Duration::from_millis(5);
