@@ -30,7 +30,9 @@ use self::view::{Choices, Glyphs, SortKey};
 use crate::usage;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example: fanq top --interval 0.5")]
+#[command(after_help = "Examples:
+  fanq top --interval 0.5
+  fanq top --once --json")]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct TopArgs {
     /// Only these queues: 0-3, 0:3 or 5; may be given again
