@@ -4,7 +4,7 @@
 //! of queues begin when they are bound, all others when the machine starts.
 
 use super::finding::{Finding, Topic};
-use super::view::{View, numbers};
+use super::view::{View, named_cpus, named_queues};
 use crate::machine::{Conntrack, Sample};
 
 #[cfg(test)]
@@ -58,16 +58,16 @@ fn judged(topic: &Topic, all: &[Moved], what: &str, mend: &str) -> Finding {
             .collect()
     };
     if !moving.is_empty() {
-        let queues = numbers(moving.iter().map(|one| one.queue));
+        let queues = named_queues(moving.iter().map(|one| one.queue));
         return topic
-            .fail(format!("queues {queues} lose packets at this moment: {what}"))
+            .fail(format!("{queues}: packets are being lost now: {what}"))
             .seen_all(lines(&moving))
             .mend(mend);
     }
     if !counted.is_empty() {
-        let queues = numbers(counted.iter().map(|one| one.queue));
+        let queues = named_queues(counted.iter().map(|one| one.queue));
         return topic
-            .warn(format!("queues {queues} have lost packets: {what}"))
+            .warn(format!("{queues}: packets were lost: {what}"))
             .seen_all(lines(&counted))
             .mend(mend);
     }
@@ -116,11 +116,9 @@ fn socket_full(view: &View<'_>) -> Finding {
     if all.iter().any(|one| one.after > one.before) || passed.is_empty() {
         return found;
     }
-    let queues = numbers(passed.iter().map(|(row, ..)| row.queue));
+    let queues = named_queues(passed.iter().map(|(row, ..)| row.queue));
     SOCKET_FULL
-        .fail(format!(
-            "queues {queues}: the socket's buffer is full, packets pass unseen (fail-open)"
-        ))
+        .fail(format!("{queues}: the socket's buffer is full, packets pass unseen (fail-open)"))
         .seen_all(passed.iter().map(|(row, all, now)| {
             format!("queue {}: {all} messages lost by its socket, {now} more now", row.queue)
         }))
@@ -157,8 +155,8 @@ fn answered(view: &View<'_>) -> Finding {
     });
     ANSWERED
         .fail(format!(
-            "queues {}: packets wait, and none is answered",
-            numbers(stuck.iter().map(|one| one.queue))
+            "{}: packets wait, and none is answered",
+            named_queues(stuck.iter().map(|one| one.queue))
         ))
         .seen_all(lines.take(SHOWN))
         .mend("# let the program go on (kill -CONT PID), or restart it: what waits is lost then")
@@ -178,8 +176,8 @@ fn backlog(view: &View<'_>) -> Finding {
     let now = view.machine.sysctl("net.core.netdev_max_backlog").unwrap_or(1000);
     BACKLOG
         .fail(format!(
-            "CPUs {} drop packets from their backlog now",
-            numbers(moved.iter().map(|(cpu, _)| *cpu))
+            "{}: packets are dropped from the backlog now",
+            named_cpus(moved.iter().map(|(cpu, _)| *cpu))
         ))
         .seen_all(moved.iter().take(SHOWN).map(|(cpu, more)| format!("CPU {cpu}: {more} more now")))
         .mend(format!("sysctl -w net.core.netdev_max_backlog={}", now.max(1000) * 4))
@@ -200,8 +198,8 @@ fn squeezed(view: &View<'_>) -> Finding {
     let usecs = view.machine.sysctl("net.core.netdev_budget_usecs").unwrap_or(2000);
     SQUEEZED
         .warn(format!(
-            "CPUs {} run out of their receive budget now",
-            numbers(moved.iter().map(|(cpu, _)| *cpu))
+            "{}: out of receive budget now",
+            named_cpus(moved.iter().map(|(cpu, _)| *cpu))
         ))
         .seen_all(
             moved.iter().take(SHOWN).map(|(cpu, more)| format!("CPU {cpu}: {more} times more now")),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use fanq::{CpuId, CpuList};
 
 use super::finding::{Finding, Topic};
-use super::view::{View, counted, numbers, queue_of, range};
+use super::view::{View, counted, named_cpus, numbers, queue_of, range};
 use crate::machine::{Limits, Process};
 
 #[cfg(test)]
@@ -53,13 +53,14 @@ fn allowed(view: &View<'_>) -> Finding {
     let mut evidence = Vec::new();
     for (who, limits) in limited(view) {
         let allowed = limits.allowed();
-        let Some(cpus) = allowed.known() else {
+        let Some(allowed_cpus) = allowed.known() else {
             let why = allowed.why_unseen().unwrap_or_default();
             return ALLOWED.unseen("which CPUs may be used is not known").seen(why);
         };
-        let forbidden = forbidden(view, &ranges, cpus);
+        let forbidden = forbidden(view, &ranges, allowed_cpus);
         if !forbidden.is_empty() {
-            evidence.push(format!("{who} may use CPUs {cpus}, not {}", numbers(forbidden)));
+            evidence
+                .push(format!("{who} may use CPUs {allowed_cpus}, not {}", named_cpus(forbidden)));
             let group = limits.group.as_deref().filter(|group| !group.is_empty());
             evidence.extend(group.map(|group| format!("control group {group}")));
         }
@@ -157,10 +158,13 @@ fn workers(view: &View<'_>) -> Finding {
         let fills = |cpu: CpuId| queue_of(cpu, queues) == queue;
         // Pinned to a CPU that fills no queue at all: put there on purpose (`--placement spare`).
         let spare = |cpu: CpuId| !view.filling_cpus().contains(cpu);
-        let placed = match thread.affinity.iter().collect::<Vec<_>>().as_slice() {
-            [cpu] => fills(*cpu) || spare(*cpu),
-            _ => false,
-        };
+        // Where no CPU fills the queue, there is no place to be.
+        let unfilled = !view.online().iter().any(fills);
+        let placed = unfilled
+            || match thread.affinity.iter().collect::<Vec<_>>().as_slice() {
+                [cpu] => fills(*cpu) || spare(*cpu),
+                _ => false,
+            };
         if !placed {
             stray.push(format!("the worker of queue {queue} may run on CPUs {}", thread.affinity));
         }
@@ -206,8 +210,8 @@ fn governor(view: &View<'_>) -> Finding {
     let file = "/sys/devices/system/cpu/cpu$c/cpufreq/scaling_governor";
     let words: Vec<_> = all.iter().map(u16::to_string).collect();
     GOVERNOR
-        .warn(format!("CPUs {} do not run at full clock", numbers(all)))
-        .seen_all(slow.into_iter().map(|(name, cpus)| format!("CPUs {}: {name}", numbers(cpus))))
+        .warn(format!("{}: not at full clock", named_cpus(all)))
+        .seen_all(slow.into_iter().map(|(name, list)| format!("{}: {name}", named_cpus(list))))
         .mend(format!("for c in {}; do echo performance > {file}; done", words.join(" ")))
 }
 
@@ -217,9 +221,9 @@ const ISOLATED: Topic = Topic {
 };
 
 fn isolated(view: &View<'_>) -> Finding {
-    let cpus = &view.machine.cpus.isolated;
-    let Some(isolated) = cpus.known() else {
-        let why = cpus.why_unseen().unwrap_or_default();
+    let list = &view.machine.cpus.isolated;
+    let Some(isolated) = list.known() else {
+        let why = list.why_unseen().unwrap_or_default();
         return ISOLATED.unseen("which CPUs are isolated is not known").seen(why);
     };
     let filling = view.filling_cpus();
@@ -236,13 +240,14 @@ fn isolated(view: &View<'_>) -> Finding {
     };
     let left: Vec<u16> = both.iter().copied().filter(|cpu| !pinned(*cpu)).collect();
     if left.is_empty() {
-        return ISOLATED.ok(format!("workers are pinned to the isolated CPUs {}", numbers(both)));
+        return ISOLATED
+            .ok(format!("workers are pinned to what is isolated: {}", named_cpus(both)));
     }
     let queues = view.fanout_ranges().first().copied().map_or("0-3".to_owned(), range);
     ISOLATED
         .warn(format!(
-            "CPUs {} fill queues, are isolated, and no worker is pinned there",
-            numbers(left)
+            "{}: isolated, to fill queues, and no worker is pinned there",
+            named_cpus(left)
         ))
         .seen(format!("/sys/devices/system/cpu/isolated: {isolated}"))
         .mend(format!("taskset -c {} fanq run --queues {queues}", view.online()))

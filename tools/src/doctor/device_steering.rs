@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use fanq::CpuList;
 
 use super::finding::{Finding, Topic};
-use super::view::{View, counted, numbers};
+use super::view::{View, counted, named_cpus};
 use crate::machine::{
     Channels, Device, DeviceInterrupt, Fact, IRQBALANCE, Spreading, mask_of_cpus,
 };
@@ -72,17 +72,21 @@ const SPREAD: Topic = Topic {
 };
 
 fn spread(view: &View<'_>, device: &Device) -> Finding {
-    let Some(cpus) = device.handling_cpus() else {
+    let Some(list) = device.handling_cpus() else {
         return SPREAD.unseen("which CPUs its packets come to is not known");
     };
     let wanted = wanted(view);
-    if cpus.len() >= wanted {
-        return SPREAD.ok(format!("its packets come to CPUs {cpus}"));
+    if list.len() >= wanted {
+        return SPREAD
+            .ok(format!("its packets come to {}", named_cpus(list.iter().map(|cpu| cpu.0))));
     }
     let all: CpuList = view.online();
     let folder = format!("/sys/class/net/{}/queues", device.name);
-    let finding = SPREAD
-        .warn(format!("its packets come to CPUs {cpus} only, for {}", counted(wanted, "queue")));
+    let finding = SPREAD.warn(format!(
+        "its packets come to {} only, for {}",
+        named_cpus(list.iter().map(|cpu| cpu.0)),
+        counted(wanted, "queue")
+    ));
     let single = device.rx_queues.len() < wanted;
     if single {
         let mask = mask_of_cpus(&all);
@@ -137,8 +141,10 @@ const SYMMETRY: Topic = Topic {
 };
 
 fn symmetry(view: &View<'_>, device: &Device) -> Finding {
-    let Fact::Known(Some(spreading)) = &device.spreading else {
-        return SYMMETRY.ok("it tells of no hash");
+    let spreading = match &device.spreading {
+        Fact::Known(Some(spreading)) => spreading,
+        Fact::Known(None) => return SYMMETRY.ok("it tells of no hash"),
+        Fact::Unseen(why) => return SYMMETRY.unseen("its hash is not known").seen(why),
     };
     let forwards = view.rules().any(|rule| {
         rule.fanout && rule.hooks.iter().any(|hook| hook != "output" && hook != "postrouting")
@@ -185,11 +191,12 @@ fn interrupts(view: &View<'_>, device: &Device) -> Finding {
     let fair = receiving.len().div_ceil(online.len().max(1));
     let crowded: Vec<_> = at.iter().filter(|(_, here)| here.len() > fair).collect();
     if crowded.is_empty() {
-        let cpus = numbers(at.keys().copied());
+        let (on, count) =
+            (named_cpus(at.keys().copied()), counted(receiving.len(), "receiving queue"));
         return INTERRUPTS.ok(if at.is_empty() {
-            format!("{} of queues that receive, not bound to one CPU", receiving.len())
+            format!("{count}, not bound to one CPU")
         } else {
-            format!("{} of queues that receive, on CPUs {cpus}", receiving.len())
+            format!("{count}, on {on}")
         });
     }
     // The surplus goes to the CPUs that have none, the lowest first.
@@ -241,7 +248,7 @@ fn rps(view: &View<'_>, device: &Device) -> Finding {
         let set =
             |(queue, _): &(u32, &CpuList)| format!("echo {mask} > {folder}/rx-{queue}/rps_cpus");
         return RPS
-            .warn(format!("RPS names CPUs that are not online: {}", numbers(gone)))
+            .warn(format!("RPS names what is not online: {}", named_cpus(gone)))
             .seen_all(lines)
             .mend_all(handing.iter().map(set));
     }
@@ -272,7 +279,7 @@ fn xps(view: &View<'_>, device: &Device) -> Finding {
     if without.is_empty() {
         return XPS.ok("each CPU has a queue to send by");
     }
-    XPS.warn(format!("CPUs {} have no queue to send by", numbers(without.iter().copied())))
+    XPS.warn(format!("{}: no queue to send by", named_cpus(without.iter().copied())))
         .seen(format!("xps_cpus of all queues: {set}"))
         .mend("fanq tune plan   # gives each CPU one")
 }
@@ -283,8 +290,8 @@ const NODE: Topic = Topic {
 };
 
 fn node(view: &View<'_>, device: &Device) -> Finding {
-    let cpus = &view.machine.cpus;
-    let nodes = cpus.nodes.known().map_or(0, Vec::len);
+    let machine = &view.machine.cpus;
+    let nodes = machine.nodes.known().map_or(0, Vec::len);
     let (Some(node), true) = (device.node, nodes > 1) else {
         return NODE.ok("one node, or it is not told which it hangs on");
     };
@@ -292,25 +299,25 @@ fn node(view: &View<'_>, device: &Device) -> Finding {
         return NODE.unseen("which CPUs its packets come to is not known");
     };
     let far: Vec<u16> = (handling.iter())
-        .filter(|cpu| cpus.node_of(*cpu).is_some_and(|other| other != node))
+        .filter(|cpu| machine.node_of(*cpu).is_some_and(|other| other != node))
         .map(|cpu| cpu.0)
         .collect();
-    let near = cpus.nodes.known().into_iter().flatten().find(|one| one.number == node);
+    let near = machine.nodes.known().into_iter().flatten().find(|one| one.number == node);
     let near = near.map(|node| node.cpus.to_string()).unwrap_or_default();
     if far.is_empty() {
         return NODE.ok(format!("its packets come to CPUs of its own node {node}"));
     }
-    // Where there are more queues than the node has CPUs, some have to.
-    let room = cpus.nodes.known().into_iter().flatten().find(|one| one.number == node);
-    if room.is_some_and(|room| wanted(view) > room.cpus.len() && handling.len() > room.cpus.len()) {
+    // With more hardware queues in use than the node has CPUs, some have to.
+    let room = machine.nodes.known().into_iter().flatten().find(|one| one.number == node);
+    if room.is_some_and(|room| handling.len() > room.cpus.len()) {
         return NODE.ok(format!(
-            "more queues than node {node} has CPUs; {} are on another",
+            "more of its queues are in use than node {node} has CPUs: {} on another",
             counted(far.len(), "CPU")
         ));
     }
     NODE.warn(format!(
-        "it hangs on node {node}, its packets come to CPUs {} of another",
-        numbers(far)
+        "it hangs on node {node}, its packets come to {} of another",
+        named_cpus(far)
     ))
     .seen(format!("node {node} has CPUs {near}"))
     .mend("fanq tune plan   # puts interrupts on the device's own node")

@@ -1,7 +1,7 @@
 //! `fanq doctor`: looks at what packets and queues need of the machine, and says what is wrong and what mends it.
 //!
-//! Invariant: it changes nothing. On a sound machine, and on one that queues nothing, it warns of nothing; what it could
-//! not see it says, and never counts as sound or as wrong.
+//! Invariant: it changes nothing. On a sound machine, and on one that queues nothing, it warns of nothing; what it
+//! could not see it says, and never counts as sound or as wrong.
 
 mod counters;
 mod cpus;
@@ -32,11 +32,10 @@ use finding::{Finding, Group};
 use report::Report;
 use view::View;
 
-/// Example: fanq doctor --queues 0-3 --dev eth0
-///
-/// Exit status: 0 nothing is wrong, 1 warnings, 2 failures, 64 the command line is wrong, 74 the report could not be
-/// written.
+/// What to look at.
 #[derive(Debug, Args)]
+#[command(after_help = "Example: fanq doctor --queues 0-3 --dev eth0\n\n\
+    Exit status: 0 nothing is wrong, 1 warnings, 2 failures, 64 the command line is wrong")]
 pub(crate) struct DoctorArgs {
     /// Print one JSON object (docs/DOCTOR.md)
     #[arg(long)]

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::finding::{Finding, Topic};
-use super::view::{View, numbers, range};
+use super::view::{View, named_queues, range};
 
 #[cfg(test)]
 pub(super) const TOPICS: [Topic; 3] = [OWNER, MIXED, COPY_MODE];
@@ -35,7 +35,7 @@ fn owner(view: &View<'_>) -> Finding {
             holders.iter().map(|process| format!("process {} ({})", process.pid, process.name));
         queues.entry(names.collect::<Vec<_>>().join(" and ")).or_default().push(row.queue);
     }
-    let lines = queues.into_iter().map(|(who, queues)| format!("{}: {who}", named(&queues)));
+    let lines = queues.into_iter().map(|(who, list)| format!("{}: {who}", named_queues(list)));
     if hidden.is_empty() {
         return OWNER.ok("every bound queue's program is seen").seen_all(lines);
     }
@@ -44,14 +44,12 @@ fn owner(view: &View<'_>) -> Finding {
         .map(|row| format!("queue {}: netlink port {}", row.queue, row.port_id))
         .collect();
     OWNER
-        .unseen(format!("{}: whose it is cannot be seen from here", named(&hidden)))
+        .unseen(format!(
+            "{}: whose it is cannot be seen from here",
+            named_queues(hidden.iter().copied())
+        ))
         .seen_all(lines.chain(ports))
         .mend("sudo fanq doctor   # or ask in the process namespace of the program")
-}
-
-fn named(queues: &[u16]) -> String {
-    let plural = if queues.len() == 1 { "queue" } else { "queues" };
-    format!("{plural} {}", numbers(queues.iter().copied()))
 }
 
 const MIXED: Topic = Topic {
@@ -69,9 +67,9 @@ fn mixed(view: &View<'_>) -> Finding {
             owner.1.push(row.queue);
         }
         if owners.len() > 1 {
-            let lines = owners
-                .iter()
-                .map(|(pid, (name, queues))| format!("{}: process {pid} ({name})", named(queues)));
+            let lines = owners.iter().map(|(pid, (name, list))| {
+                format!("{}: process {pid} ({name})", named_queues(list.iter().copied()))
+            });
             return MIXED
                 .warn(format!("{} programs share the range {}", owners.len(), range(queues)))
                 .seen_all(lines)
@@ -91,7 +89,12 @@ fn copy_mode(view: &View<'_>) -> Finding {
     if bare.is_empty() {
         return COPY_MODE.ok("every bound queue is configured");
     }
-    COPY_MODE.fail(format!("{}: bound and not configured (COPY_NONE)", named(&bare))).mend(
-        "# restart the program that bound it: it ended half way, or forgot to set a copy mode",
-    )
+    COPY_MODE
+        .fail(format!(
+            "{}: bound and not configured (COPY_NONE)",
+            named_queues(bare.iter().copied())
+        ))
+        .mend(
+            "# restart the program that bound it: it ended half way, or forgot to set a copy mode",
+        )
 }

@@ -5,7 +5,7 @@
 
 use super::finding::{Finding, Topic};
 use super::rule_text::{described, install};
-use super::view::{View, counted, numbers, range};
+use super::view::{View, counted, named_queues, numbers, range};
 
 #[cfg(test)]
 pub(super) const TOPICS: [Topic; 5] = [SEEN, IN_USE, SERVED, FED, REACHED];
@@ -112,24 +112,27 @@ fn served(view: &View<'_>) -> Finding {
         if bound.is_empty() { "no queue".to_owned() } else { bound }
     )]);
     let found = if dropped.is_empty() && passed.is_empty() {
-        SERVED.fail(format!("no program serves {}, as asked for", queue_list(&waiting)))
+        SERVED.fail(format!(
+            "no program serves {}, as asked for",
+            named_queues(waiting.iter().copied())
+        ))
     } else if dropped.is_empty() && view.asked.is_none() {
-        SERVED.warn(format!("{}: packets pass unseen, no program reads them", queue_list(&passed)))
+        SERVED.warn(format!(
+            "{}: packets pass unseen, no program reads them",
+            named_queues(passed.iter().copied())
+        ))
     } else if dropped.is_empty() {
-        SERVED.fail(format!("{}: packets pass unseen, no program reads them", queue_list(&passed)))
+        SERVED.fail(format!(
+            "{}: packets pass unseen, no program reads them",
+            named_queues(passed.iter().copied())
+        ))
     } else {
-        SERVED.fail(format!("{}: packets are dropped, no program reads them", queue_list(&dropped)))
+        SERVED.fail(format!(
+            "{}: packets are dropped, no program reads them",
+            named_queues(dropped.iter().copied())
+        ))
     };
     found.seen_all(evidence).mend(start)
-}
-
-/// `queue 3`, `queues 0-3`.
-fn queue_list(queues: &[u16]) -> String {
-    let mut queues = queues.to_vec();
-    queues.sort_unstable();
-    queues.dedup();
-    let plural = if queues.len() == 1 { "queue" } else { "queues" };
-    format!("{plural} {}", numbers(queues))
 }
 
 const FED: Topic =
@@ -147,12 +150,15 @@ fn fed(view: &View<'_>) -> Finding {
     if unfed.is_empty() {
         return FED.ok("every queue that is bound has a rule");
     }
-    let title = format!("{}: no rule sends packets there", queue_list(&unfed));
+    let title = format!("{}: no rule sends packets there", named_queues(unfed.iter().copied()));
     if view.rules().any(|rule| rule.queues.is_none()) {
-        return FED.unseen(format!("{}: a rule decides by an expression", queue_list(&unfed)));
+        return FED.unseen(format!(
+            "{}: a rule decides by an expression",
+            named_queues(unfed.iter().copied())
+        ));
     }
     if !view.machine.rules.unseen.is_empty() {
-        let title = format!("{}: not every rule can be seen", queue_list(&unfed));
+        let title = format!("{}: not every rule can be seen", named_queues(unfed.iter().copied()));
         return FED.unseen(title).seen_all(view.machine.rules.unseen.clone());
     }
     let wanted = view.asked.map_or_else(

@@ -9,15 +9,16 @@ use fanq::CpuId;
 
 use super::finding::{Finding, Topic};
 use super::rule_text::{described, install, remade};
-use super::view::{View, numbers, queue_of, range};
+use super::view::{View, named_cpus, named_queues, queue_of, range};
 use crate::machine::QueueRule;
 
 #[cfg(test)]
 pub(super) const TOPICS: [Topic; 5] = [FANOUT, COUNT, OVERLAP, TWICE, BYPASS];
 
 pub(super) fn check(view: &View<'_>) -> Vec<Finding> {
-    if view.rules().next().is_none() && view.asked.is_none() {
-        return Vec::new();
+    if view.rules().next().is_none() {
+        // What there will be is asked for, and can be held against the CPUs.
+        return view.asked.map(|_| count(view)).into_iter().collect();
     }
     vec![fanout(view), count(view), overlap(view), twice(view), bypass(view)]
 }
@@ -69,7 +70,10 @@ fn count(view: &View<'_>) -> Finding {
         }
     }
     if evidence.is_empty() {
-        return COUNT.ok(format!("each of the CPUs {filling} fills a queue of its own"));
+        return COUNT.ok(format!(
+            "{}: each fills a queue of its own",
+            named_cpus(filling.iter().map(|cpu| cpu.0))
+        ));
     }
     let hook = view.rules().flat_map(|rule| &rule.hooks).next().map(String::as_str);
     let rule = view.rules().next();
@@ -81,7 +85,7 @@ fn count(view: &View<'_>) -> Finding {
     );
     COUNT
         .warn("the number of queues does not fit the CPUs")
-        .seen(format!("packets come to the CPUs {filling}"))
+        .seen(format!("packets come to {}", named_cpus(filling.iter().map(|cpu| cpu.0))))
         .seen_all(evidence)
         .mend(format!("fanq run --queues {}   # first, then:", range(queues)))
         .mend(command)
@@ -95,8 +99,8 @@ fn oddities(queues: (u16, u16), filling: &[CpuId], highest: u16) -> Vec<String> 
     }
     let shared: Vec<_> = fillers.iter().filter(|(_, cpus)| cpus.len() > 1).collect();
     let mut odd = Vec::new();
-    for (queue, cpus) in shared.iter().take(SHOWN) {
-        odd.push(format!("queue {queue} is filled by CPUs {}", numbers(cpus.iter().copied())));
+    for (queue, list) in shared.iter().take(SHOWN) {
+        odd.push(format!("queue {queue} is filled by {}", named_cpus(list.iter().copied())));
     }
     if shared.len() > SHOWN {
         odd.push(format!("and {} more queues likewise", shared.len() - SHOWN));
@@ -105,7 +109,7 @@ fn oddities(queues: (u16, u16), filling: &[CpuId], highest: u16) -> Vec<String> 
     if let Some(idle) = first.checked_add(highest).and_then(|used| used.checked_add(1))
         && idle <= last
     {
-        odd.push(format!("queues {} are filled by no CPU", range((idle, last))));
+        odd.push(format!("{}: filled by no CPU", named_queues(idle..=last)));
     }
     odd
 }

@@ -102,6 +102,22 @@ pub(super) fn numbers(all: impl IntoIterator<Item = u16>) -> String {
     all.into_iter().map(CpuId).collect::<CpuList>().to_string()
 }
 
+/// `CPU 2`, `CPUs 0-3`.
+pub(super) fn named_cpus(all: impl IntoIterator<Item = u16>) -> String {
+    named("CPU", all)
+}
+
+/// `queue 2`, `queues 0-3`.
+pub(super) fn named_queues(all: impl IntoIterator<Item = u16>) -> String {
+    named("queue", all)
+}
+
+fn named(what: &str, all: impl IntoIterator<Item = u16>) -> String {
+    let list: CpuList = all.into_iter().map(CpuId).collect();
+    let plural = if list.len() == 1 { "" } else { "s" };
+    format!("{what}{plural} {list}")
+}
+
 /// `0-3` or `5`.
 pub(super) fn range((first, last): (u16, u16)) -> String {
     if first == last { first.to_string() } else { format!("{first}-{last}") }
