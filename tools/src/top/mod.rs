@@ -116,7 +116,7 @@ impl Looks {
         Ok(Self { sampler, sample, board, began: Instant::now() })
     }
 
-    /// Looks once more. With `whole`, at the threads as well, however short ago the last look was.
+    /// Looks once more. With `whole`, also at what is looked at less often.
     fn look(&mut self, whole: bool) -> anyhow::Result<()> {
         self.sampler.read(self.began.elapsed(), whole, &mut self.sample)?;
         self.board.take(&self.sample);
