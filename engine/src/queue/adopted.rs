@@ -88,16 +88,14 @@ impl Queue {
         send(&socket, &buffer[..length]).map_err(failed("sending the configuration"))?;
 
         let mut past = Past { next_id: PacketId::FIRST, carried, orphaned: 0 };
-        past.next_id = match next_id {
-            Some(next_id) => next_id,
-            None => {
-                let unread = first_unread(&mut socket).map_err(failed("looking for packets"))?;
-                let next_id = unread.unwrap_or(PacketId(before.id_sequence).next());
-                past.orphaned =
-                    answer_orphans(&socket, &table, before, next_id.previous(), on_orphan)?;
-                next_id
-            }
-        };
+        if let Some(next_id) = next_id {
+            past.next_id = next_id;
+        } else {
+            let unread = first_unread(&mut socket).map_err(failed("looking for packets"))?;
+            past.next_id = unread.unwrap_or(PacketId(before.id_sequence).next());
+            let last = past.next_id.previous();
+            past.orphaned = answer_orphans(&socket, &table, before, last, on_orphan)?;
+        }
         let ring = ring(config, granted, batch, lent_max);
         let (socket, early) = (socket.into(), Vec::new());
         Ok(Self { socket, ring, early, receive_buffer, granted, watched: None, past })

@@ -14,7 +14,8 @@ struct Store {
 
 impl Store {
     fn new(site: &Site, options: &str) -> Self {
-        let (script, path) = (include_str!("descriptor_store.py"), site.path("notify"));
+        let (script, path) =
+            (include_str!("../../../scripts/descriptor_store.py"), site.path("notify"));
         let request = format!("--queues 8-9 --placement none --summary json {options}");
         let mut words = vec!["python3", "-c", script, &path, env!("CARGO_BIN_EXE_fanq"), "run"];
         words.extend(request.split_ascii_whitespace());
@@ -140,10 +141,11 @@ fn told_to_leave_it_answers_what_it_has_and_the_rest_waits_for_the_next_start() 
 #[test]
 fn descriptors_that_are_none_of_its_queues_are_let_go() {
     let Some(site) = Site::new() else { return };
-    let lines = "import os, socket, sys
+    let lines = "import fcntl, os, socket, sys
 netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
 netlink.bind((0, 0))
-for place, one in enumerate([socket.socket(), netlink, netlink], 3): os.dup2(one.fileno(), place)
+high = [fcntl.fcntl(one, fcntl.F_DUPFD, 100) for one in [socket.socket(), netlink, netlink]]
+for place, one in enumerate(high, 3): os.dup2(one, place)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='4',
                   LISTEN_FDNAMES='fanq-queue-8:fanq-queue-9:fanq-queue-200')
 os.execvp(sys.argv[1], sys.argv[1:])";
