@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
 mod lab;
+mod succession;
 mod view;
 
 use std::sync::Arc;
