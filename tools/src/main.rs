@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accel;
 mod eve;
 mod inspector;
 mod mark;
@@ -29,6 +30,8 @@ enum Command {
     Run(run::RunArgs),
     /// Show, install or remove the rules that send packets to the queues.
     Rules(rules::RulesArgs),
+    /// Start a program that serves queues by itself, with batched receives and joined verdicts under it.
+    Accel(accel::AccelArgs),
     /// Look at a rules file for `run --policy`: what is in it, and what it costs.
     Policy(inspector::PolicyArgs),
 }
@@ -38,6 +41,10 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Rules(args) => rules::run(&args),
+        Command::Accel(args) => match accel::run(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Policy(args) => inspector::run(&args),
     };
     match result {

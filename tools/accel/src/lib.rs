@@ -12,6 +12,7 @@
 //! alone: exported functions, the C library's own ones behind them, system calls. It deliberately prints nothing but
 //! what it cannot do, once.
 
+#[cfg_attr(test, allow(dead_code, reason = "the tests are not interposed on"))]
 mod counts;
 mod epoll;
 #[cfg(not(test))]
@@ -22,6 +23,7 @@ mod queue;
 mod ring;
 #[cfg_attr(test, allow(dead_code, reason = "the tests are not interposed on"))]
 mod served;
+#[cfg_attr(test, allow(dead_code, reason = "the tests are not interposed on"))]
 mod settings;
 #[cfg_attr(test, allow(dead_code, reason = "the tests are not interposed on"))]
 mod table;

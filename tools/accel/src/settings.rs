@@ -37,14 +37,11 @@ pub(crate) enum Cpus {
 }
 
 impl Cpus {
-    /// The CPU for this queue, of `online` ones.
-    pub(crate) fn of(&self, queue: u16, online: usize) -> Option<CpuId> {
+    /// The CPU for this queue.
+    pub(crate) fn of(&self, queue: u16) -> Option<CpuId> {
         match self {
             Self::Unchanged => None,
-            Self::Same(first) => {
-                let place = usize::from(queue.checked_sub(*first)?) % online.max(1);
-                u16::try_from(place).ok().map(CpuId)
-            }
+            Self::Same(first) => queue.checked_sub(*first).map(CpuId),
             Self::List(first, cpus) => {
                 let place = usize::from(queue.checked_sub(*first)?);
                 (!cpus.is_empty()).then(|| cpus.iter().nth(place % cpus.len()))?
@@ -127,8 +124,8 @@ mod tests {
         assert_eq!((settings.batch, settings.rcvbuf), (BATCH_MAX, Some(4096)));
         assert_eq!(settings.copy_range, Some(CopyRange::Bytes(128)));
         assert!(settings.fail_open && settings.gso);
-        let cpus: Vec<_> = (3..8).map(|queue| settings.cpus.of(queue, 8)).collect();
+        let cpus: Vec<_> = (3..8).map(|queue| settings.cpus.of(queue)).collect();
         assert_eq!(cpus, [None, Some(CpuId(2)), Some(CpuId(3)), Some(CpuId(2)), Some(CpuId(3))]);
-        assert_eq!(Cpus::parse("same:4").unwrap().of(7, 2), Some(CpuId(1)));
+        assert_eq!(Cpus::parse("same:4").unwrap().of(7), Some(CpuId(3)));
     }
 }

@@ -7,7 +7,7 @@
 
 use std::ptr;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::epoll::Watched;
 use crate::served::Serving;
@@ -174,6 +174,17 @@ impl<T> Locked<T> {
         }
         let guard = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         self.owner.store(this_thread, Ordering::Relaxed);
+        Some(Guard { owner: &self.owner, guard })
+    }
+
+    /// Locks it, unless somebody has it.
+    pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
+        let guard = match self.inner.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        self.owner.store(this_thread(), Ordering::Relaxed);
         Some(Guard { owner: &self.owner, guard })
     }
 

@@ -9,7 +9,7 @@ mod mode;
 mod options;
 mod send_back;
 mod start;
-mod summary;
+pub(crate) mod summary;
 mod under_load;
 mod watch;
 

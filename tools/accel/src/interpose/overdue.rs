@@ -70,14 +70,17 @@ fn tick() {
 fn flush_old() -> bool {
     let mut waits = false;
     for socket in table::sockets() {
-        let Some(mut guard) = socket.lock() else { continue };
+        // Whoever has it is at work on this very socket, and is looked at again at the next tick.
+        let Some(mut guard) = socket.try_lock() else {
+            waits = true;
+            continue;
+        };
         let Some(serving) = guard.serving.as_mut().filter(|serving| serving.has_pending()) else {
             continue;
         };
         waits = true;
-        let is_old = serving.waits_since_last_look();
-        drop(guard);
-        if is_old {
+        if serving.waits_since_last_look() {
+            drop(guard);
             flush(socket);
         }
     }

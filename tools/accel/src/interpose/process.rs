@@ -100,9 +100,8 @@ pub(super) fn take_over(serving: &mut Serving) {
 pub(super) fn place_reader(serving: &mut Serving) {
     static REFUSED: AtomicBool = AtomicBool::new(false);
     serving.reader_unplaced = false;
-    let online = std::thread::available_parallelism().map_or(1, usize::from);
     let Some(queue) = serving.queues().next() else { return };
-    if let Some(cpu) = Settings::of_this_process().cpus.of(queue, online)
+    if let Some(cpu) = Settings::of_this_process().cpus.of(queue)
         && !fanq::pin_to(cpu)
     {
         say_once(&REFUSED, &format!("queue {queue}: its thread may not run on CPU {cpu}; see --cpu"));
