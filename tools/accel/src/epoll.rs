@@ -54,6 +54,14 @@ impl Watched {
     }
 }
 
+/// The kernel has reported the event with this data: a one-shot is not reported by us, too.
+pub(crate) fn told_by_kernel(watched: &mut [Watched], data: u64) {
+    let fired = |watched: &&mut Watched| watched.data == data && watched.events & ONE_SHOT != 0;
+    if let Some(watched) = watched.iter_mut().find(fired) {
+        watched.armed = false;
+    }
+}
+
 /// Adds our events to those that the kernel gave: into the one with the same data, or behind them. Returns how many
 /// there are, at most as many as fit.
 pub(crate) fn merge(events: &mut [RingEvent], given: usize, ours: &[RingEvent]) -> usize {
@@ -112,6 +120,11 @@ mod tests {
         assert_eq!(once.event(2), None);
         once.change(READABLE | ONE_SHOT, 7);
         assert!(once.event(2).is_some());
+        let mut all = [once];
+        told_by_kernel(&mut all, 8);
+        assert!(all[0].event(2).is_some());
+        told_by_kernel(&mut all, 7);
+        assert_eq!(all[0].event(2), None, "the kernel has told it");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use libc::{epoll_event, sigset_t, timespec};
 
 use super::receive::Sleeping;
 use super::{flush_all, process, real};
-use crate::epoll::{RingEvent, Watched, merge};
+use crate::epoll::{RingEvent, Watched, merge, told_by_kernel};
 use crate::table::{self, Entry, Epoll, Locked, Socket};
 
 /// epoll_ctl(2)
@@ -143,11 +143,16 @@ unsafe fn wait(
     let mut ours = [RingEvent { events: 0, data: 0 }; EVENTS_MAX];
     let found = take_events(descriptor, epoll, &mut ours[..EVENTS_MAX.min(room)]);
     if found == 0 {
-        return sleep(epoll, waits, || own(count, true));
+        let given = sleep(epoll, waits, || own(count, true));
+        // SAFETY: the kernel has written so many.
+        unsafe { note_told(epoll, events, given) };
+        return given;
     }
     // Ours have their place even where the kernel's would fill all of it.
     let left = room - found;
     let given = if left > 0 { usize::try_from(own(clamp(left), false)).unwrap_or(0) } else { 0 };
+    // SAFETY: the kernel has written so many.
+    unsafe { note_told(epoll, events, clamp(given)) };
     let mut merged = [RingEvent { events: 0, data: 0 }; EVENTS_MAX];
     let whole = given + found <= EVENTS_MAX;
     if !whole {
@@ -169,6 +174,19 @@ unsafe fn wait(
         unsafe { put(events, at, *event) };
     }
     clamp(total)
+}
+
+/// Takes note of what the kernel has told the program.
+///
+/// # Safety
+/// There are `given` events.
+unsafe fn note_told(epoll: &Locked<Epoll>, events: *const epoll_event, given: c_int) {
+    let Some(mut guard) = epoll.lock() else { return };
+    for at in 0..usize::try_from(given).unwrap_or(0) {
+        // SAFETY: the caller's.
+        let event = unsafe { ptr::read_unaligned(events.add(at)) };
+        told_by_kernel(&mut guard.watched, event.u64);
+    }
 }
 
 /// # Safety
