@@ -2,8 +2,8 @@
 //!
 //! Invariant: a packet is *out* from when this process received it, or knows that somebody else has it, until its
 //! verdict was given; and the coalescer holds exactly those. So no batch verdict covers a packet that its program has
-//! not answered. An id that was never seen is out too, unless the socket's count of drops says that it was lost; if even
-//! that cannot be told, the queue is *blind*: nothing is joined any more. It deliberately knows no descriptor.
+//! not answered. An id that was never seen is out too, unless the socket's count of drops says that it was lost; if
+//! even that cannot be told, the queue is *blind*: nothing is joined any more. It deliberately knows no descriptor.
 
 use fanq::Coalescer;
 use fanq::nfq::{PacketId, Verdict};

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Invariant: they are handed out whole and in the order received, each with the address, the flags and the control
-//! messages that the kernel gave it. Memory is taken once; only what datagrams fill is touched. It deliberately does not
-//! receive: the system call writes into [`Ring::free_slots`].
+//! messages that the kernel gave it. Memory is taken once; only what datagrams fill is touched. It deliberately does
+//! not receive: the system call writes into [`Ring::free_slots`].
 
 /// The datagrams of one socket.
 #[derive(Debug)]

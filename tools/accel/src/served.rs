@@ -173,7 +173,8 @@ impl Serving {
         true
     }
 
-    /// Sends on what the program sends. `bytes` is all of it if `whole`, else its beginning. `itself` sends it as it is.
+    /// Sends on what the program sends. `bytes` is all of it if `whole`, else its beginning. `itself` sends it as it
+    /// is.
     pub(crate) fn send(
         &mut self,
         bytes: &[u8],

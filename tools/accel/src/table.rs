@@ -1,9 +1,10 @@
 //! Which descriptor is what: one word for each number.
 //!
-//! Invariant: a descriptor that is none of ours costs one load and one branch, and takes no lock. An entry is taken out
-//! before its descriptor is closed, so a number that the kernel gives out anew is never taken for the old one. All places
-//! are there from the start: nothing is allocated, and a place that is looked at while it changes hands is found to be
-//! of somebody else, since it knows its descriptors. It deliberately knows neither sockets nor system calls.
+//! Invariant: a descriptor that is none of ours costs one load and one branch, and takes no lock. An entry is taken
+//! out before its descriptor is closed, so a number that the kernel gives out anew is never taken for the old one.
+//! All places are there from the start: nothing is allocated, and a place that is looked at while it changes hands is
+//! found to be of somebody else, since it knows its descriptors. It deliberately knows neither sockets nor system
+//! calls.
 
 use std::ptr;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};

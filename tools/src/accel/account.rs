@@ -1,7 +1,7 @@
 //! The counters of an accelerated program: read from the file into which the library under it counts.
 //!
-//! Invariant: the file has no name but its descriptor's in this process, so it goes with it. It names its own numbers, so
-//! a library of another version is understood as far as it has the same names.
+//! Invariant: the file has no name but its descriptor's in this process, so it goes with it. It names its own
+//! numbers, so a library of another version is understood as far as it has the same names.
 
 use std::fs::File;
 use std::io;

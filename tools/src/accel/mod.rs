@@ -1,9 +1,9 @@
 //! `fanq accel`: starts a program with the library under it that batches its receives and joins its verdicts.
 //!
 //! Invariant: without `--stats` this process becomes the program: same process id, signals, standard streams and exit
-//! status. With it, it stays as the program's parent, passes signals on, and ends as the program ended. A program that
-//! cannot be helped is not started. The library itself is the package fanq-accel (`tools/accel`); what it is told goes by
-//! environment variables (`FANQ_ACCEL_*`).
+//! status. With it, it stays as the program's parent, passes signals on, and ends as the program ended. A program
+//! that cannot be helped is not started. The library itself is the package fanq-accel (`tools/accel`); what it is
+//! told goes by environment variables (`FANQ_ACCEL_*`).
 
 mod account;
 mod program;

@@ -46,7 +46,7 @@ fn cannot_be_helped_through(path: &Path, depth: usize) -> anyhow::Result<Option<
     begin.truncate(length);
     if let Some(line) = begin.strip_prefix(b"#!") {
         let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        let mut words = line.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
+        let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         let interpreter = OsStr::from_bytes(words.next().unwrap_or_default());
         let by_name = Path::new(interpreter).file_name().is_some_and(|name| is_one_of(name, &["env"]));
         let program = if by_name { words.find(|word| !word.starts_with(b"-")) } else { None };

@@ -130,7 +130,7 @@ def readiness(_seed):
         queue.put(4)
         print("  edge:", len(edge.poll(0)), len(edge.poll(0)))
         for left in range(4, -1, -1):
-            ready = select.select([queue.netlink, queue.sink], [queue.netlink], [], 0)
+            ready = select.select([queue.netlink], [queue.netlink], [], 0)
             events = [[event for _, event in found] for found in (poll.poll(0), level.poll(0))]
             print(f"  {left} left:", len(ready[0]), len(ready[1]), *events)
             if left:

@@ -36,8 +36,8 @@ static END: extern "C" fn() = flush_all_at_exit;
 extern "C" fn begin() {
     real::resolve_all();
     PROCESS.store(kernel::process_and_parent().0, Ordering::Relaxed);
-    // SAFETY: the three are functions of this library, which is never unloaded. Without memory for them there is nothing
-    // that could be done.
+    // SAFETY: the three are functions of this library, which is never unloaded. Without memory for them there is
+    // nothing that could be done.
     unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(in_child)) };
 }
 

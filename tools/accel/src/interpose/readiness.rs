@@ -1,9 +1,9 @@
 //! `poll`, `select` and their kin: a socket whose ring has datagrams is readable.
 //!
 //! Invariant: what the ring gives rise to is added to what the C library's own call says at that moment, so other
-//! descriptors are reported as without this library. Where nothing of ours is ready, what was joined is sent before the
-//! call that may wait, and while it waits nothing is taken from the sockets that it watches. If another thread takes what
-//! was there meanwhile, nothing may be ready after all, as with any socket that two threads read.
+//! descriptors are reported as without this library. Where nothing of ours is ready, what was joined is sent before
+//! the call that may wait, and while it waits nothing is taken from the sockets that it watches. If another thread
+//! takes what was there meanwhile, nothing may be ready after all, as with any socket that two threads read.
 
 use std::ffi::c_int;
 

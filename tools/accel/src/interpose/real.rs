@@ -1,6 +1,7 @@
 //! The C library's own functions behind those that this library exports: the next of that name (`RTLD_NEXT`).
 //!
-//! Invariant: each is looked up once, at best before the program begins (`resolve_all`), so that no signal handler has to.
+//! Invariant: each is looked up once, at best before the program begins (`resolve_all`), so that no signal handler
+//! has to.
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::ptr;

@@ -1,7 +1,7 @@
 //! `recv` and its kin: from the ring, or by the C library's own call.
 //!
-//! Invariant: every way of receiving is brought to one `struct msghdr`, filled as net/socket.c and `netlink_recvmsg` fill
-//! it: the bytes that fit, `MSG_TRUNC` where that is not all, the kernel's address, control messages whole or
+//! Invariant: every way of receiving is brought to one `struct msghdr`, filled as net/socket.c and `netlink_recvmsg`
+//! fill it: the bytes that fit, `MSG_TRUNC` where that is not all, the kernel's address, control messages whole or
 //! `MSG_CTRUNC`.
 
 use std::ffi::{c_int, c_uint, c_void};
