@@ -166,8 +166,8 @@ impl Coalescer {
         self.held.contains(id)
     }
 
-    /// Notes that a held packet was answered by a message that this coalescer did not write. The owner has sent all that
-    /// was pushed before. False if it was not held.
+    /// Notes that a held packet was answered by a message that this coalescer did not write. The owner has sent all
+    /// that was pushed before. False if it was not held.
     pub fn forget_held(&mut self, id: PacketId) -> bool {
         self.held.release(id).is_some()
     }

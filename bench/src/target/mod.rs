@@ -73,7 +73,10 @@ impl Kind {
             ("fanq", options) => Self::Fanq(words(options)),
             ("accel", program) => match Self::parse(program)? {
                 kind @ (Self::Peer(_) | Self::Exec(_)) => Self::Accelerated(Box::new(kind)),
-                _ => return Err("accel: goes before a peer or exec:, as accel:libnetfilter_queue".to_owned()),
+                _ => {
+                    return Err("accel: goes before a peer or exec:, as accel:libnetfilter_queue"
+                        .to_owned());
+                }
             },
             ("exec", command) if !command.contains('{') => {
                 return Err(
@@ -228,7 +231,16 @@ mod tests {
         {
             assert_eq!(name.parse::<Target>().unwrap().name, name);
         }
-        for name in ["", "nothing", "none:1", "exec:", "exec:my-ips 0-3", "accel:", "accel:fanq", "accel:accel:limit"] {
+        for name in [
+            "",
+            "nothing",
+            "none:1",
+            "exec:",
+            "exec:my-ips 0-3",
+            "accel:",
+            "accel:fanq",
+            "accel:accel:limit",
+        ] {
             assert!(name.parse::<Target>().is_err(), "{name:?} was taken");
         }
     }

@@ -174,13 +174,8 @@ mod tests {
             Verdict::STOP,
             Verdict::queue(80).bypassing(),
         ] {
-            let sent = SentVerdict {
-                queue: 3,
-                id: PacketId(9),
-                verdict,
-                plain: true,
-                rewrites: false,
-            };
+            let sent =
+                SentVerdict { queue: 3, id: PacketId(9), verdict, plain: true, rewrites: false };
             let nothing: &[u8] = &[];
             assert_eq!(decode_sent(&encoded(verdict, false)), (Sent::Verdict(sent), nothing));
             assert_eq!(decode_sent(&encoded(verdict, true)), (Sent::VerdictUpTo(sent), nothing));
@@ -209,12 +204,8 @@ mod tests {
         let mut twice = twice;
         twice[0] = 44;
         assert!(!is_plain(&twice), "two verdicts in one message");
-        let message = VerdictMessage {
-            queue: 3,
-            id: PacketId(9),
-            verdict: Verdict::ACCEPT,
-            batch: false,
-        };
+        let message =
+            VerdictMessage { queue: 3, id: PacketId(9), verdict: Verdict::ACCEPT, batch: false };
         let mut bytes = vec![0; VerdictMessage::EDITED_BYTES_MAX];
         let length = message.encode_edited(&ConntrackEdit::default(), Some(&[1; 100]), &mut bytes);
         let (sent, _) = decode_sent(&bytes[..length]);
@@ -232,8 +223,7 @@ mod tests {
             let length = request.encode(&mut bytes);
             decode_sent(&bytes[..length]).0
         };
-        let bound =
-            SentConfig { queue: 5, command: Some(BindCommand::Bind), copies_packets: true };
+        let bound = SentConfig { queue: 5, command: Some(BindCommand::Bind), copies_packets: true };
         let bind = QueueRequest::bind(5, CopyRange::Full, 1024, ConfigFlags::NONE);
         assert_eq!(config(bind), Sent::Config(bound));
         let given_up =

@@ -29,7 +29,12 @@ pub(crate) struct RingEvent {
 }
 
 impl Watched {
-    pub(crate) fn new(socket: &'static Locked<Socket>, descriptor: i32, events: u32, data: u64) -> Self {
+    pub(crate) fn new(
+        socket: &'static Locked<Socket>,
+        descriptor: i32,
+        events: u32,
+        data: u64,
+    ) -> Self {
         Self { socket, descriptor, events, data, reported: 0, armed: true }
     }
 

@@ -121,7 +121,10 @@ mod tests {
     fn what_is_received_is_out_until_it_is_answered() {
         let mut queue = received(&[1, 2], 0);
         assert!(queue.may_join(PacketId(2)) && !queue.may_join(PacketId(3)));
-        assert_eq!(queue.coalescer.answer_held(PacketId(2), Some(Verdict::DROP)), Some(Verdict::DROP));
+        assert_eq!(
+            queue.coalescer.answer_held(PacketId(2), Some(Verdict::DROP)),
+            Some(Verdict::DROP)
+        );
         assert!(!queue.may_join(PacketId(2)));
     }
 

@@ -330,7 +330,10 @@ fn note(
         }
         Ok((Message::Reply(reply), _)) => {
             let is_verdict = matches!(reply.request, Request::Verdict | Request::VerdictBatch);
-            if is_verdict && reply.errno != 0 && let Some(queue) = queues.first() {
+            if is_verdict
+                && reply.errno != 0
+                && let Some(queue) = queues.first()
+            {
                 queue.counters.verdict_error();
             }
             let own = own_requests && reply.sequence == OWN_SEQUENCE;

@@ -66,9 +66,7 @@ impl Settings {
     /// Those of this process.
     pub(crate) fn of_this_process() -> &'static Self {
         static SETTINGS: OnceLock<Settings> = OnceLock::new();
-        SETTINGS.get_or_init(|| {
-            Self::read(|name| std::env::var(format!("FANQ_ACCEL_{name}")).ok())
-        })
+        SETTINGS.get_or_init(|| Self::read(|name| std::env::var(format!("FANQ_ACCEL_{name}")).ok()))
     }
 
     fn read(variable: impl Fn(&str) -> Option<String>) -> Self {

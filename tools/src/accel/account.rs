@@ -131,7 +131,8 @@ mod tests {
     fn numbers_go_by_their_names() {
         let head = "fanq.accel/1 3 packets,something_new,batch_sizes,batch_sizes,hooks\n";
         let read = queues(&file(head, &[8, 70, 1, 2, 3, 4, 6, 50, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0]));
-        let numbers: Vec<_> = read.iter().map(|queue| (queue.queue, queue.counts.packets)).collect();
+        let numbers: Vec<_> =
+            read.iter().map(|queue| (queue.queue, queue.counts.packets)).collect();
         assert_eq!(numbers, [(5, 50), (7, 70)], "an empty place is no queue");
         assert_eq!((read[1].counts.batch_sizes[1], read[1].counts.hooks[0]), (3, 4));
     }

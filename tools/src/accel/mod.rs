@@ -25,8 +25,10 @@ use account::CountsFile;
 
 /// Options of `fanq accel`.
 #[derive(Debug, Args)]
-#[command(after_help = "The program is started as it is, with LD_PRELOAD set. docs/ACCEL.md says what changes for it \
-    (speed) and what cannot be helped (static programs, Go's own system calls).")]
+#[command(
+    after_help = "The program is started as it is, with LD_PRELOAD set. docs/ACCEL.md says what changes for it \
+    (speed) and what cannot be helped (static programs, Go's own system calls)."
+)]
 pub(crate) struct AccelArgs {
     /// The library [default: libfanq_accel.so beside this program, or in ../lib/fanq]
     #[arg(long, value_name = "FILE")]
@@ -140,7 +142,8 @@ fn variables(args: &AccelArgs) -> anyhow::Result<Vec<(&'static str, String)>> {
         variables.push(("CPUS", cpus.clone()));
     }
     let flags = [("FAIL_OPEN", args.fail_open), ("GSO", args.gso)];
-    variables.extend(flags.into_iter().filter(|(_, on)| *on).map(|(name, _)| (name, "1".to_owned())));
+    variables
+        .extend(flags.into_iter().filter(|(_, on)| *on).map(|(name, _)| (name, "1".to_owned())));
     Ok(variables)
 }
 

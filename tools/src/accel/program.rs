@@ -28,9 +28,8 @@ pub(super) fn find(name: &OsStr) -> anyhow::Result<PathBuf> {
 }
 
 fn is_executable(path: &Path) -> bool {
-    path.metadata().is_ok_and(|metadata| {
-        metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
-    })
+    path.metadata()
+        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// Why nothing can be loaded under the program, or would be of no use.
@@ -48,7 +47,8 @@ fn cannot_be_helped_through(path: &Path, depth: usize) -> anyhow::Result<Option<
         let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         let interpreter = OsStr::from_bytes(words.next().unwrap_or_default());
-        let by_name = Path::new(interpreter).file_name().is_some_and(|name| is_one_of(name, &["env"]));
+        let by_name =
+            Path::new(interpreter).file_name().is_some_and(|name| is_one_of(name, &["env"]));
         let program = if by_name { words.find(|word| !word.starts_with(b"-")) } else { None };
         let found = match program {
             Some(program) => find(OsStr::from_bytes(program))?,
@@ -68,8 +68,10 @@ fn cannot_be_helped_through(path: &Path, depth: usize) -> anyhow::Result<Option<
 
 /// Whether the loader would be in secure-execution mode (ld.so(8)).
 fn is_privileged(path: &Path, metadata: &std::fs::Metadata) -> bool {
-    let changes_user = metadata.mode() & 0o4000 != 0 && metadata.uid() != rustix::process::geteuid().as_raw();
-    let changes_group = metadata.mode() & 0o2010 == 0o2010 && metadata.gid() != rustix::process::getegid().as_raw();
+    let changes_user =
+        metadata.mode() & 0o4000 != 0 && metadata.uid() != rustix::process::geteuid().as_raw();
+    let changes_group =
+        metadata.mode() & 0o2010 == 0o2010 && metadata.gid() != rustix::process::getegid().as_raw();
     let mut value = [0; 64];
     let capabilities = rustix::fs::getxattr(path, "security.capability", &mut value).is_ok();
     changes_user || changes_group || (capabilities && !rustix::process::geteuid().is_root())
@@ -98,7 +100,9 @@ impl Elf {
         let mut elf = Self::default();
         for index in 0..u64::from(count.min(PROGRAM_HEADERS_MAX)) {
             let mut header = [0; PROGRAM_HEADER_BYTES];
-            if read_at(file, &mut header, offset.saturating_add(index * u64::from(size)))? < header.len() {
+            if read_at(file, &mut header, offset.saturating_add(index * u64::from(size)))?
+                < header.len()
+            {
                 break;
             }
             let kind = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
@@ -109,8 +113,9 @@ impl Elf {
                 PT_NOTE => elf.is_go |= contains(file, at, bytes, b"Go\0\0")?,
                 // The names of libraries lie in the first segment, or near it.
                 PT_LOAD if !elf.has_netfilter_library => {
-                    elf.has_netfilter_library = contains(file, at, bytes, b"libnetfilter_queue.so")?
-                        || contains(file, at, bytes, b"libmnl.so")?;
+                    elf.has_netfilter_library =
+                        contains(file, at, bytes, b"libnetfilter_queue.so")?
+                            || contains(file, at, bytes, b"libmnl.so")?;
                 }
                 _ => {}
             }
@@ -200,7 +205,8 @@ mod tests {
         assert!(why(&elf(&[(PT_LOAD, b"code")])).contains("statically linked"));
         assert!(why(&elf(&[interpreter, (PT_NOTE, note)])).contains("Go program"));
         assert_eq!(why(&elf(&[interpreter, (PT_LOAD, b"code")])), "");
-        let with_library = [interpreter, (PT_NOTE, note), (PT_LOAD, b"x libnetfilter_queue.so.1\0")];
+        let with_library =
+            [interpreter, (PT_NOTE, note), (PT_LOAD, b"x libnetfilter_queue.so.1\0")];
         assert_eq!(why(&elf(&with_library)), "", "its C library makes the calls");
     }
 
@@ -214,7 +220,8 @@ mod tests {
 
     #[test]
     fn what_is_cut_short_is_left_to_the_kernel() {
-        let whole = std::fs::read(elf(&[(PT_INTERP, b"/lib"), (PT_NOTE, b"Go\0\0")]).path()).unwrap();
+        let whole =
+            std::fs::read(elf(&[(PT_INTERP, b"/lib"), (PT_NOTE, b"Go\0\0")]).path()).unwrap();
         for end in 0..whole.len() {
             let _ = why(&file(&whole[..end]));
         }

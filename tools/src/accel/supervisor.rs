@@ -57,7 +57,9 @@ pub(super) fn run(
                 }
                 earlier = now;
             }
-            Err(RecvTimeoutError::Disconnected) => break child.wait().context("waiting for the program")?,
+            Err(RecvTimeoutError::Disconnected) => {
+                break child.wait().context("waiting for the program")?;
+            }
         }
     };
     let mut last = counts.read(None)?;

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""conformance: does with a queue what Python programs do, and prints what it sees. Run by tools/tests/accel/main.rs with
-and without `fanq accel`: the output must be the same.
+"""conformance: does with a queue what Python programs do, and prints what it sees. Run by tools/tests/accel/main.rs
+with and without `fanq accel`: the output must be the same.
 
 Invariant: what is printed hangs on the order of calls alone, never on timing. As conformance.c, of which this is the
 smaller sister: sockets with and without time-outs, poll, epoll by level and edge, select, an event loop, random orders.

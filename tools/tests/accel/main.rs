@@ -49,7 +49,11 @@ fn a_loop_takes_two_system_calls_for_many_packets_and_the_account_adds_up() {
     let Some(account) = account_of_loop(&[]) else { return };
     let totals = &account["totals"];
     let count = |key: &str| totals[key].as_u64().unwrap_or_else(|| panic!("no {key} in {account}"));
-    assert_eq!((count("packets"), count("accepted"), count("dropped")), (150, 129, 21), "{account}");
+    assert_eq!(
+        (count("packets"), count("accepted"), count("dropped")),
+        (150, 129, 21),
+        "{account}"
+    );
     assert!(count("recv_calls") <= 5 && count("send_calls") <= 5 + 42, "{account}");
     assert_eq!(account["queues"][0]["queue"], 0);
     assert_eq!(account["schema"], "fanq.run/1");
@@ -134,7 +138,8 @@ fn libnetfilter_queues_own_loop_is_accelerated() {
 fn pythons_netfilterqueue_is_accelerated() {
     let folder = PathBuf::from(env!("CARGO_BIN_EXE_fanq"));
     let places = folder.ancestors().skip(2).map(|folder| folder.join("peers/netfilterqueue"));
-    let chosen = std::env::var_os("FANQ_PEERS").map(|peers| PathBuf::from(peers).join("netfilterqueue"));
+    let chosen =
+        std::env::var_os("FANQ_PEERS").map(|peers| PathBuf::from(peers).join("netfilterqueue"));
     match chosen.into_iter().chain(places.take(1)).find(|program| program.is_file()) {
         Some(program) => is_accelerated(program.to_str().expect("text")),
         // It takes the Python index; nothing of the tests' own does.
@@ -159,7 +164,11 @@ fn is_accelerated(program: &str) {
     let account: Value = serde_json::from_str(ended.stdout.lines().next_back().unwrap_or_default())
         .unwrap_or_else(|error| panic!("{error} in {}", ended.stdout));
     let totals = &account["totals"];
-    assert_eq!((&totals["packets"], &totals["accepted"]), (&2000.into(), &2000.into()), "{account}");
+    assert_eq!(
+        (&totals["packets"], &totals["accepted"]),
+        (&2000.into(), &2000.into()),
+        "{account}"
+    );
     // How many are there at once hangs on timing; that it is never more than one does not.
     assert!(totals["recv_calls"].as_u64().is_some_and(|calls| calls < 2000), "{account}");
 }
@@ -176,7 +185,12 @@ fn assert_same(plain: &str, under: &str, what: &str) {
     if let Some(at) = differs {
         let line = |text: &str| text.lines().nth(at).unwrap_or_default().to_owned();
         let case = plain.lines().take(at + 1).filter(|line| !line.starts_with(' ')).last();
-        panic!("{what}: {case:?}, line {}: plain {:?}, accelerated {:?}", at + 1, line(plain), line(under));
+        panic!(
+            "{what}: {case:?}, line {}: plain {:?}, accelerated {:?}",
+            at + 1,
+            line(plain),
+            line(under)
+        );
     }
     assert_eq!(plain.lines().count(), under.lines().count(), "{what}: one ends early");
 }
@@ -222,8 +236,11 @@ fn quoted(words: &[&str]) -> String {
 fn conformance(flags: &[&'static str]) -> &'static str {
     static PLAIN: OnceLock<PathBuf> = OnceLock::new();
     static FORTIFIED: OnceLock<PathBuf> = OnceLock::new();
-    let (cell, name) =
-        if flags.is_empty() { (&PLAIN, "conformance") } else { (&FORTIFIED, "conformance-fortified") };
+    let (cell, name) = if flags.is_empty() {
+        (&PLAIN, "conformance")
+    } else {
+        (&FORTIFIED, "conformance-fortified")
+    };
     let path = cell.get_or_init(|| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/accel");
         let source = std::fs::read_to_string(folder.join("conformance.c")).expect("it is there");

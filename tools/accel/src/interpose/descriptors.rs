@@ -19,7 +19,11 @@ use crate::table::{self, Entry};
 /// # Safety
 /// As for the C library's, here and below.
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C-unwind" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+pub(super) unsafe extern "C-unwind" fn socket(
+    domain: c_int,
+    kind: c_int,
+    protocol: c_int,
+) -> c_int {
     static FULL: AtomicBool = AtomicBool::new(false);
     // SAFETY: the arguments are the program's, passed on unchanged.
     let fd = unsafe { real::socket(domain, kind, protocol) };
@@ -28,7 +32,10 @@ pub(super) unsafe extern "C-unwind" fn socket(domain: c_int, kind: c_int, protoc
         forget_stale(fd);
         process::begin_counting();
         if !table::add_socket(fd) {
-            say_once(&FULL, "too many netfilter sockets, or too large a descriptor: some are left as they are");
+            say_once(
+                &FULL,
+                "too many netfilter sockets, or too large a descriptor: some are left as they are",
+            );
         }
     }
     fd
@@ -44,7 +51,11 @@ pub(super) unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
 
 /// close_range(2)
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+pub(super) unsafe extern "C-unwind" fn close_range(
+    first: c_uint,
+    last: c_uint,
+    flags: c_int,
+) -> c_int {
     if flags == 0 {
         release_range(first, last);
     }
@@ -100,7 +111,11 @@ pub(super) unsafe extern "C-unwind" fn fcntl(fd: c_int, command: c_int, argument
 
 /// fcntl(2) of a program with large files.
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C-unwind" fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int {
+pub(super) unsafe extern "C-unwind" fn fcntl64(
+    fd: c_int,
+    command: c_int,
+    argument: usize,
+) -> c_int {
     // SAFETY: the arguments are the program's, passed on unchanged.
     let result = unsafe { real::fcntl64(fd, command, argument) };
     if is_copy(command) { copied(fd, result) } else { result }

@@ -1,8 +1,8 @@
 //! System calls of this library's own, past the C library's wrappers: those are what it interposes on, and some of them
 //! are cancellation points.
 //!
-//! Invariant: none of these waits, but `wait_on` and `rest`, which the flushing thread alone calls. Every pointer is made
-//! from a reference for the call that it is for.
+//! Invariant: none of these waits, but `wait_on` and `rest`, which the flushing thread alone calls. Every pointer is
+//! made from a reference for the call that it is for.
 
 use std::fs::File;
 use std::mem::MaybeUninit;
@@ -29,8 +29,8 @@ impl Port for KernelSocket {
         for ((memory, slot), (header, vector)) in
             ring.free_slots().zip(headers.iter_mut().zip(&mut vectors)).take(depth)
         {
-            let vector = vector
-                .write(iovec { iov_base: memory.as_mut_ptr().cast(), iov_len: memory.len() });
+            let vector =
+                vector.write(iovec { iov_base: memory.as_mut_ptr().cast(), iov_len: memory.len() });
             header.write(header_of(vector, slot));
             count += 1;
         }
@@ -159,14 +159,27 @@ pub(super) fn wait_on(word: &AtomicU32, value: u32) {
     let null = ptr::null::<libc::timespec>();
     // SAFETY: futex reads the word, which is alive for the call, and no time-out.
     unsafe {
-        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, value, null)
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
+            value,
+            null,
+        )
     };
 }
 
 /// Wakes whoever waits on the word.
 pub(super) fn wake(word: &AtomicU32) {
     // SAFETY: futex takes the word's address alone; it is alive for the call.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+            1,
+        )
+    };
 }
 
 /// Sleeps, or less if a signal comes.
@@ -179,18 +192,21 @@ pub(super) fn rest(time: Duration) {
 }
 
 /// Maps the numbers of a file, `bytes` of them from `offset` on, for as long as the process lives.
-pub(super) fn map_numbers(file: &File, offset: usize, bytes: usize) -> Option<&'static [AtomicU64]> {
+pub(super) fn map_numbers(
+    file: &File,
+    offset: usize,
+    bytes: usize,
+) -> Option<&'static [AtomicU64]> {
     let (protection, offset) = (libc::PROT_READ | libc::PROT_WRITE, i64::try_from(offset).ok()?);
     let fd = file.as_raw_fd();
     // SAFETY: a new mapping where the kernel likes; nothing that exists is touched.
-    let memory = unsafe {
-        libc::mmap(ptr::null_mut(), bytes, protection, libc::MAP_SHARED, fd, offset)
-    };
+    let memory =
+        unsafe { libc::mmap(ptr::null_mut(), bytes, protection, libc::MAP_SHARED, fd, offset) };
     if memory == libc::MAP_FAILED {
         return None;
     }
-    // SAFETY: the mapping is `bytes` long, begins on a page, is never taken away, and is written by atomic stores alone,
-    // for which any bytes are valid values.
+    // SAFETY: the mapping is `bytes` long, begins on a page, is never taken away, and is written by atomic stores
+    // alone, for which any bytes are valid values.
     Some(unsafe { std::slice::from_raw_parts(memory.cast(), bytes / size_of::<AtomicU64>()) })
 }
 

@@ -104,7 +104,10 @@ pub(super) fn place_reader(serving: &mut Serving) {
     if let Some(cpu) = Settings::of_this_process().cpus.of(queue)
         && !fanq::pin_to(cpu)
     {
-        say_once(&REFUSED, &format!("queue {queue}: its thread may not run on CPU {cpu}; see --cpu"));
+        say_once(
+            &REFUSED,
+            &format!("queue {queue}: its thread may not run on CPU {cpu}; see --cpu"),
+        );
     }
 }
 
@@ -129,13 +132,11 @@ pub(super) fn configure(fd: c_int, serving: &mut Serving, bytes: &[u8]) {
 
 fn request_settings(fd: c_int, serving: &mut Serving, queue: u16) {
     let settings = Settings::of_this_process();
-    let flags: ConfigFlags = [
-        settings.fail_open.then_some(QueueFlag::FailOpen),
-        settings.gso.then_some(QueueFlag::Gso),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let flags: ConfigFlags =
+        [settings.fail_open.then_some(QueueFlag::FailOpen), settings.gso.then_some(QueueFlag::Gso)]
+            .into_iter()
+            .flatten()
+            .collect();
     let copy = settings.copy_range.filter(|_| serving.copies_packets(queue));
     let requests = [
         settings.queue_maxlen.map(|maxlen| QueueRequest::set_maxlen(queue, maxlen)),
@@ -161,7 +162,10 @@ pub(super) fn set_receive_buffer(fd: c_int) {
         return;
     }
     kernel::set_int(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, wanted);
-    say_once(&BOUNDED, "--rcvbuf: net.core.rmem_max bounds the buffer here; raise it by sysctl, or be root");
+    say_once(
+        &BOUNDED,
+        "--rcvbuf: net.core.rmem_max bounds the buffer here; raise it by sysctl, or be root",
+    );
 }
 
 /// Counts into the file of `fanq accel`, if there is one.

@@ -104,7 +104,8 @@ pub(super) unsafe extern "C-unwind" fn select(
         unsafe { real::select(count, read, write, except, timeout) }
     };
     // SAFETY: by contract it is a time-out or null.
-    let waits = unsafe { timeout.as_ref() }.is_none_or(|time| time.tv_sec != 0 || time.tv_usec != 0);
+    let waits =
+        unsafe { timeout.as_ref() }.is_none_or(|time| time.tv_sec != 0 || time.tv_usec != 0);
     // SAFETY: by contract the set has `count` descriptors, or is null.
     unsafe { select_ours(count, read, waits, own) }
 }

@@ -133,7 +133,11 @@ pub(super) unsafe extern "C-unwind" fn recvmmsg(
 
 /// read(2)
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C-unwind" fn read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t {
+pub(super) unsafe extern "C-unwind" fn read(
+    fd: c_int,
+    buffer: *mut c_void,
+    length: size_t,
+) -> ssize_t {
     // SAFETY: the arguments are the program's, passed on unchanged.
     let own = || unsafe { real::read(fd, buffer, length) };
     // A read of nothing takes no datagram (net/socket.c: sock_read_iter).
@@ -145,7 +149,11 @@ pub(super) unsafe extern "C-unwind" fn read(fd: c_int, buffer: *mut c_void, leng
 
 /// readv(2)
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C-unwind" fn readv(fd: c_int, vectors: *const iovec, count: c_int) -> ssize_t {
+pub(super) unsafe extern "C-unwind" fn readv(
+    fd: c_int,
+    vectors: *const iovec,
+    count: c_int,
+) -> ssize_t {
     // SAFETY: the arguments are the program's, passed on unchanged.
     let own = || unsafe { real::readv(fd, vectors, count) };
     let Some(socket) = table::socket(fd) else { return own() };

@@ -1,7 +1,7 @@
 //! `send` and its kin: verdicts are joined, everything else is sent as it is, after what was joined before it.
 //!
-//! Invariant: what the program sends to the kernel on a socket that serves queues goes out under the socket's lock, so no
-//! other thread's verdict overtakes it. A netlink send to the kernel does its work before it returns and never waits.
+//! Invariant: what the program sends to the kernel on a socket that serves queues goes out under the socket's lock, so
+//! no other thread's verdict overtakes it. A netlink send to the kernel does its work before it returns and never waits.
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::ptr;
@@ -101,7 +101,11 @@ pub(super) unsafe extern "C-unwind" fn sendmmsg(
 
 /// write(2)
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C-unwind" fn write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
+pub(super) unsafe extern "C-unwind" fn write(
+    fd: c_int,
+    buffer: *const c_void,
+    length: size_t,
+) -> ssize_t {
     // SAFETY: the arguments are the program's, passed on unchanged.
     let own = || unsafe { real::write(fd, buffer, length) };
     let Some(socket) = table::socket(fd).filter(|_| length > 0) else { return own() };

@@ -1,7 +1,7 @@
 //! `epoll`: which of our sockets are watched, and events for those whose ring has datagrams.
 //!
-//! Invariant: as for `poll`; what is to be reported, and how often, is `crate::epoll`'s. An event of a one-shot that came
-//! from the ring disarms the kernel's watch, too.
+//! Invariant: as for `poll`; what is to be reported, and how often, is `crate::epoll`'s. An event of a one-shot that
+//! came from the ring disarms the kernel's watch, too.
 
 use std::ffi::c_int;
 use std::ptr;
@@ -121,7 +121,8 @@ pub(super) unsafe extern "C-unwind" fn epoll_pwait2(
         real::epoll_pwait2(epoll, events, count, timeout, mask)
     };
     // SAFETY: by contract it points to a time, or is null.
-    let waits = unsafe { timeout.as_ref() }.is_none_or(|time| time.tv_sec != 0 || time.tv_nsec != 0);
+    let waits =
+        unsafe { timeout.as_ref() }.is_none_or(|time| time.tv_sec != 0 || time.tv_nsec != 0);
     // SAFETY: by contract there is room for so many events.
     unsafe { wait(epoll, events, count, waits, own) }
 }

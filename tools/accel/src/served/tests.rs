@@ -38,7 +38,8 @@ impl Kernel {
             return;
         }
         let mut bytes = [0; 128];
-        let mut message = made_message(&mut bytes, PacketId(*id), Hook::Input, &[0x45; 28]).to_vec();
+        let mut message =
+            made_message(&mut bytes, PacketId(*id), Hook::Input, &[0x45; 28]).to_vec();
         message[18..20].copy_from_slice(&queue.to_be_bytes());
         self.buffer.push_back(message);
         self.waiting[usize::from(queue)].insert(*id, ());
