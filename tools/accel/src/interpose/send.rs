@@ -1,7 +1,8 @@
 //! `send` and its kin: verdicts are joined, everything else is sent as it is, after what was joined before it.
 //!
-//! Invariant: what the program sends to the kernel on a socket that serves queues goes out under the socket's lock, so
-//! no other thread's verdict overtakes it. A netlink send to the kernel does its work before it returns and never waits.
+//! Invariant: what the program sends to the kernel on a socket that serves queues goes out under the socket's lock,
+//! so no other thread's verdict overtakes it. A netlink send to the kernel does its work before it returns and never
+//! waits.
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::ptr;
