@@ -135,10 +135,9 @@ impl Serving {
     fn fill(&mut self, port: &mut impl Port) -> Next {
         let depth = self.ring.batch();
         let count = match port.receive(&mut self.ring, depth) {
-            Ok(0) => return Next::Ask,
-            Ok(count) => count,
+            Ok(count @ 1..) => count,
+            Ok(0) | Err(libc::EINTR) => return Next::Ask,
             Err(libc::EAGAIN) => return Next::Wait,
-            Err(libc::EINTR) => return Next::Ask,
             Err(errno) => return Next::Fail(errno),
         };
         self.ring.received(count);
@@ -199,6 +198,20 @@ impl Serving {
 
     /// Joins the verdicts, if there are nothing but verdicts that may be.
     fn join(&mut self, bytes: &[u8], port: &mut impl Port) -> bool {
+        if let (Sent::Verdict(sent), []) = decode_sent(bytes)
+            && let Some(at) = place(&self.queues, sent.queue)
+        {
+            let may = sent.plain && self.queues[at].may_join(sent.id);
+            if may {
+                self.outgoing.join(&mut self.queues, at, &sent, bytes, port);
+            }
+            return may;
+        }
+        self.join_many(bytes, port)
+    }
+
+    /// The same where there are several messages.
+    fn join_many(&mut self, bytes: &[u8], port: &mut impl Port) -> bool {
         let mut rest = bytes;
         while !rest.is_empty() {
             let (Sent::Verdict(sent), behind) = decode_sent(rest) else { return false };

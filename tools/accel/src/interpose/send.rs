@@ -169,9 +169,8 @@ unsafe fn transmit(
         }
     };
     let Some(mut guard) = socket.lock() else { return own() };
-    let begins = begins_to_serve(bytes);
     let Socket { descriptors, serving } = &mut *guard;
-    if descriptors.is_empty() || (serving.is_none() && !begins) {
+    if descriptors.is_empty() || (serving.is_none() && !begins_to_serve(bytes)) {
         drop(guard);
         return own();
     }

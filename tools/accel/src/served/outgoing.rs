@@ -100,7 +100,7 @@ fn transmit(bytes: &[u8], port: &mut impl Port) {
         match port.send(bytes) {
             // No memory for the moment, and nothing of it was read.
             Err(libc::ENOBUFS | libc::EAGAIN | libc::ENOMEM | libc::EINTR) => {
-                std::thread::yield_now()
+                std::thread::yield_now();
             }
             // Sent, or of no use: the descriptor is not what it was.
             Ok(()) | Err(_) => return,

@@ -3,7 +3,7 @@
 //! which receive, answer in any order, send what is not plain, and read with others, against a model of the kernel's
 //! queue that applies each message as `nfqnl_recv_verdict` and `nfqnl_recv_verdict_batch` do.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use fanq::nfq::{
     BindCommand, ConfigFlags, CopyRange, Hook, QueueRequest, VerdictMessage, made_message,
@@ -18,7 +18,7 @@ use super::*;
 struct Kernel {
     /// Datagrams in the socket's buffer.
     buffer: VecDeque<Vec<u8>>,
-    waiting: [BTreeMap<u32, ()>; QUEUES],
+    waiting: [BTreeSet<u32>; QUEUES],
     /// The last id given, by queue.
     ids: [u32; QUEUES],
     applied: Vec<(u16, u32, Verdict)>,
@@ -42,7 +42,7 @@ impl Kernel {
             made_message(&mut bytes, PacketId(*id), Hook::Input, &[0x45; 28]).to_vec();
         message[18..20].copy_from_slice(&queue.to_be_bytes());
         self.buffer.push_back(message);
-        self.waiting[usize::from(queue)].insert(*id, ());
+        self.waiting[usize::from(queue)].insert(*id);
     }
 
     fn apply(&mut self, bytes: &[u8]) {
@@ -60,7 +60,7 @@ impl Kernel {
 
     fn answer(&mut self, sent: SentVerdict, first: u32) {
         let waiting = &mut self.waiting[usize::from(sent.queue)];
-        let hit: Vec<u32> = waiting.range(first..=sent.id.0).map(|(id, ())| *id).collect();
+        let hit: Vec<u32> = waiting.range(first..=sent.id.0).copied().collect();
         for id in hit {
             waiting.remove(&id);
             self.applied.push((sent.queue, id, sent.verdict));
@@ -252,7 +252,7 @@ proptest! {
         };
         prop_assert_eq!(sorted(&kernel.applied), sorted(&given));
         for (queue, id) in out {
-            prop_assert!(kernel.waiting[usize::from(queue)].contains_key(&id), "{queue}: {id} was not answered");
+            prop_assert!(kernel.waiting[usize::from(queue)].contains(&id), "{queue}: {id} was not answered");
         }
         for queue in 0..u16::try_from(QUEUES).unwrap() {
             let ids: Vec<u32> = seen.iter().filter(|(of, _)| *of == queue).map(|(_, id)| *id).collect();
@@ -293,8 +293,24 @@ fn a_packet_that_somebody_else_reads_is_not_covered() {
     while program.receive().is_some() {
         program.answer(0, Verdict::ACCEPT, true);
     }
-    assert!(program.kernel.waiting[0].contains_key(&2), "it is another process's to answer");
+    assert!(program.kernel.waiting[0].contains(&2), "it is another process's to answer");
     drop(taken);
+}
+
+/// Keeps what is sent.
+struct Watching(Vec<Vec<u8>>);
+
+impl Port for Watching {
+    fn receive(&mut self, _: &mut Ring, _: usize) -> Result<usize, i32> {
+        Err(libc::EAGAIN)
+    }
+    fn send(&mut self, bytes: &[u8]) -> Result<(), i32> {
+        self.0.push(bytes.to_vec());
+        Ok(())
+    }
+    fn drops(&mut self) -> Option<u32> {
+        None
+    }
 }
 
 #[test]
@@ -307,19 +323,6 @@ fn a_lone_verdict_goes_out_as_the_program_wrote_it() {
         VerdictMessage { queue: 0, id: PacketId(1), verdict: Verdict::ACCEPT, batch: false };
     let length = message.encode(&mut bytes);
     bytes[8..12].copy_from_slice(&0xdead_beef_u32.to_ne_bytes());
-    struct Watching(Vec<Vec<u8>>);
-    impl Port for Watching {
-        fn receive(&mut self, _: &mut Ring, _: usize) -> Result<usize, i32> {
-            Err(libc::EAGAIN)
-        }
-        fn send(&mut self, bytes: &[u8]) -> Result<(), i32> {
-            self.0.push(bytes.to_vec());
-            Ok(())
-        }
-        fn drops(&mut self) -> Option<u32> {
-            None
-        }
-    }
     let mut port = Watching(Vec::new());
     let sent = program.serving.send(&bytes[..length], true, &mut port, || Err(libc::EIO));
     assert_eq!((sent, &port.0[..]), (SentAs::Joined, &[bytes[..length].to_vec()][..]));
