@@ -89,8 +89,8 @@ impl ServedQueue {
 /// The id that a queue gives first (`__enqueue_entry` counts up before it assigns).
 const FIRST: PacketId = PacketId(1);
 
-/// So many packets may be out without an allocation: what a queue of the default length holds. The list of them is walked
-/// round and round, so it is to stay in the cache.
+/// So many packets may be out without an allocation: what a queue of the default length holds. The list of them is
+/// walked round and round, so it is to stay in the cache.
 const OUT_MAX: usize = 1_024;
 
 /// The longest gap that is held id by id.

@@ -52,8 +52,10 @@ fn say_once(said: &AtomicBool, message: &str) {
 
 /// Sets errno, and returns what a failed call returns.
 fn fail(errno: i32) -> isize {
-    // SAFETY: __errno_location returns the calling thread's errno, which is always valid to write.
-    unsafe { *libc::__errno_location() = errno };
+    // SAFETY: it touches no memory of ours.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: the calling thread's errno is always valid to write.
+    unsafe { *place = errno };
     -1
 }
 

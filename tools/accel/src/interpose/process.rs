@@ -205,8 +205,11 @@ pub(super) unsafe extern "C-unwind" fn _exit(status: c_int) -> ! {
 /// _Exit(3)
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C-unwind" fn _Exit(status: c_int) -> ! {
-    // SAFETY: the same function by another name.
-    unsafe { _exit(status) }
+    flush_all_at_exit();
+    loop {
+        // SAFETY: the argument is the program's.
+        unsafe { real::_exit(status) };
+    }
 }
 
 /// execve(2)

@@ -61,13 +61,12 @@ pub(super) unsafe extern "C-unwind" fn __poll_chk(
     timeout: c_int,
     room: size_t,
 ) -> c_int {
-    // SAFETY: by contract there are so many entries, or the C library's function ends the program.
-    unsafe {
-        if room / size_of::<pollfd>() < nfds(count) {
-            return real::__poll_chk(entries, count, timeout, room);
-        }
-        poll(entries, count, timeout)
+    if room / size_of::<pollfd>() < nfds(count) {
+        // SAFETY: the arguments are the program's; the C library's function ends it.
+        return unsafe { real::__poll_chk(entries, count, timeout, room) };
     }
+    // SAFETY: the arguments are the program's.
+    unsafe { poll(entries, count, timeout) }
 }
 
 /// ppoll(2) of a program built with `_FORTIFY_SOURCE`.
@@ -79,13 +78,12 @@ pub(super) unsafe extern "C-unwind" fn __ppoll_chk(
     mask: *const sigset_t,
     room: size_t,
 ) -> c_int {
-    // SAFETY: by contract there are so many entries, or the C library's function ends the program.
-    unsafe {
-        if room / size_of::<pollfd>() < nfds(count) {
-            return real::__ppoll_chk(entries, count, timeout, mask, room);
-        }
-        ppoll(entries, count, timeout, mask)
+    if room / size_of::<pollfd>() < nfds(count) {
+        // SAFETY: the arguments are the program's; the C library's function ends it.
+        return unsafe { real::__ppoll_chk(entries, count, timeout, mask, room) };
     }
+    // SAFETY: the arguments are the program's.
+    unsafe { ppoll(entries, count, timeout, mask) }
 }
 
 /// select(2)
@@ -145,7 +143,7 @@ unsafe fn watched<'a>(entries: *mut pollfd, count: nfds_t) -> Option<&'a mut [po
 }
 
 fn poll_ours(entries: &mut [pollfd], waits: bool, own: impl Fn(bool) -> c_int) -> c_int {
-    if !entries.iter().any(is_ready) {
+    if !entries.iter().copied().any(is_ready) {
         return sleep(waits, entries.iter().map(|entry| entry.fd), || own(true));
     }
     // A program that watches nothing else needs no system call to be told.
@@ -157,7 +155,7 @@ fn poll_ours(entries: &mut [pollfd], waits: bool, own: impl Fn(bool) -> c_int) -
     if ready < 0 {
         return ready;
     }
-    for entry in entries.iter_mut().filter(|entry| is_ready(entry)) {
+    for entry in entries.iter_mut().filter(|entry| is_ready(**entry)) {
         ready += c_int::from(entry.revents == 0);
         entry.revents |= entry.events & READABLE;
     }
@@ -165,7 +163,7 @@ fn poll_ours(entries: &mut [pollfd], waits: bool, own: impl Fn(bool) -> c_int) -
 }
 
 /// Whether the entry is for reading from a ring that has datagrams.
-fn is_ready(entry: &pollfd) -> bool {
+fn is_ready(entry: pollfd) -> bool {
     entry.events & READABLE != 0 && has_something(entry.fd)
 }
 
@@ -215,13 +213,12 @@ impl Descriptors {
         }
         for fd in 0..count {
             // The table first: it is the cheaper look.
-            // SAFETY: the set has that many descriptors.
-            if table::entry(fd).is_some()
-                && found.len < DESCRIPTORS_MAX
-                && unsafe { libc::FD_ISSET(fd, set) }
-            {
-                found.numbers[found.len] = fd;
-                found.len += 1;
+            if table::entry(fd).is_some() && found.len < DESCRIPTORS_MAX {
+                // SAFETY: the set has that many descriptors.
+                if unsafe { libc::FD_ISSET(fd, set) } {
+                    found.numbers[found.len] = fd;
+                    found.len += 1;
+                }
             }
         }
         found

@@ -20,12 +20,12 @@ macro_rules! real {
             #[allow(clippy::too_many_arguments, reason = "they are the C library's")]
             #[inline]
             pub(super) unsafe fn $name($($argument: $type),*) -> $return {
+                type Function = unsafe extern "C-unwind" fn($($type),*) -> $return;
                 let pointer = resolve(&pointers::$name, concat!(stringify!($name), "\0"));
                 if pointer.is_null() {
                     super::fail(libc::ENOSYS);
                     return -1;
                 }
-                type Function = unsafe extern "C-unwind" fn($($type),*) -> $return;
                 // SAFETY: the symbol of this name in the C library is a function of this type, which is that of its
                 // header and manual page; a function pointer and a data pointer have one size here.
                 let function = unsafe { std::mem::transmute::<*mut c_void, Function>(pointer) };

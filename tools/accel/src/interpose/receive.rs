@@ -31,7 +31,7 @@ pub(super) unsafe extern "C-unwind" fn recv(
     let Some(socket) = table::socket(fd) else { return own() };
     let mut vector = iovec { iov_base: buffer, iov_len: length };
     // SAFETY: the header leads to the program's buffer, which by contract has `length` bytes.
-    unsafe { receive(fd, socket, &mut header(&mut vector), flags, own) }
+    unsafe { receive(fd, socket, &mut header(&raw mut vector), flags, own) }
 }
 
 /// recvfrom(2)
@@ -48,7 +48,7 @@ pub(super) unsafe extern "C-unwind" fn recvfrom(
     let own = || unsafe { real::recvfrom(fd, buffer, length, flags, address, address_length) };
     let Some(socket) = table::socket(fd) else { return own() };
     let mut vector = iovec { iov_base: buffer, iov_len: length };
-    let mut message = header(&mut vector);
+    let mut message = header(&raw mut vector);
     let from_ring = !address.is_null() && !address_length.is_null();
     if from_ring {
         message.msg_name = address.cast();
@@ -96,7 +96,9 @@ pub(super) unsafe extern "C-unwind" fn recvmmsg(
     let socket = table::socket(fd);
     while let Some(socket) = socket.filter(|socket| taken < count && has_datagrams(socket)) {
         // SAFETY: by contract there are `count` headers.
-        let message = unsafe { &mut *messages.add(taken as usize) };
+        let message = unsafe { messages.add(taken as usize) };
+        // SAFETY: this is one of them.
+        let message = unsafe { &mut *message };
         let nothing = || fail(libc::EAGAIN);
         // SAFETY: the header is the program's.
         let received = unsafe { receive(fd, socket, &mut message.msg_hdr, flags, nothing) };
@@ -120,7 +122,9 @@ pub(super) unsafe extern "C-unwind" fn recvmmsg(
             sleeping.end();
             for index in 0..usize::try_from(received).unwrap_or(0) {
                 // SAFETY: the kernel has filled so many headers.
-                let message = unsafe { &*rest.add(index) };
+                let message = unsafe { rest.add(index) };
+                // SAFETY: this is one of them.
+                let message = unsafe { &*message };
                 // SAFETY: it has filled what they lead to.
                 unsafe { report(fd, socket, &message.msg_hdr, message.msg_len as usize, flags) };
             }
@@ -144,7 +148,7 @@ pub(super) unsafe extern "C-unwind" fn read(
     let Some(socket) = table::socket(fd).filter(|_| length > 0) else { return own() };
     let mut vector = iovec { iov_base: buffer, iov_len: length };
     // SAFETY: the header leads to the program's buffer, which by contract has `length` bytes.
-    unsafe { receive(fd, socket, &mut header(&mut vector), 0, own) }
+    unsafe { receive(fd, socket, &mut header(&raw mut vector), 0, own) }
 }
 
 /// readv(2)

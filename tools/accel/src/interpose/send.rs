@@ -32,7 +32,7 @@ pub(super) unsafe extern "C-unwind" fn send(
     let Some(socket) = table::socket(fd) else { return own() };
     let mut vector = iovec { iov_base: buffer.cast_mut(), iov_len: length };
     // SAFETY: the header leads to the program's buffer.
-    unsafe { transmit(fd, socket, &header(&mut vector, 1), flags, own) }
+    unsafe { transmit(fd, socket, &header(&raw mut vector, 1), flags, own) }
 }
 
 /// sendto(2)
@@ -49,7 +49,7 @@ pub(super) unsafe extern "C-unwind" fn sendto(
     let own = || unsafe { real::sendto(fd, buffer, length, flags, address, address_length) };
     let Some(socket) = table::socket(fd) else { return own() };
     let mut vector = iovec { iov_base: buffer.cast_mut(), iov_len: length };
-    let mut message = header(&mut vector, 1);
+    let mut message = header(&raw mut vector, 1);
     message.msg_name = address.cast_mut().cast();
     message.msg_namelen = address_length;
     // SAFETY: the header leads to the program's buffer and address.
@@ -89,7 +89,9 @@ pub(super) unsafe extern "C-unwind" fn sendmmsg(
     let mut sent = 0;
     while sent < count {
         // SAFETY: by contract there are `count` headers.
-        let message = unsafe { &mut *messages.add(sent as usize) };
+        let message = unsafe { messages.add(sent as usize) };
+        // SAFETY: this is one of them.
+        let message = unsafe { &mut *message };
         // SAFETY: the header is the program's.
         let bytes = unsafe { sendmsg(fd, &raw const message.msg_hdr, flags) };
         let Ok(bytes) = c_uint::try_from(bytes) else { break };
@@ -112,7 +114,7 @@ pub(super) unsafe extern "C-unwind" fn write(
     let Some(socket) = table::socket(fd).filter(|_| length > 0) else { return own() };
     let mut vector = iovec { iov_base: buffer.cast_mut(), iov_len: length };
     // SAFETY: the header leads to the program's buffer.
-    unsafe { transmit(fd, socket, &header(&mut vector, 1), 0, own) }
+    unsafe { transmit(fd, socket, &header(&raw mut vector, 1), 0, own) }
 }
 
 /// writev(2)
@@ -159,14 +161,13 @@ unsafe fn transmit(
     let parts = unsafe { receive::vectors(message) };
     let total: usize = parts.iter().map(|part| part.iov_len).sum();
     let mut gathered = [0; GATHERED_MAX];
-    let bytes = match parts {
+    let bytes = if let [only] = parts {
         // SAFETY: by contract the vector has that many bytes to be read.
-        [only] => unsafe { std::slice::from_raw_parts(only.iov_base.cast::<u8>(), only.iov_len) },
-        _ => {
-            // SAFETY: the caller's.
-            let length = unsafe { gather(message, total, &mut gathered) };
-            &gathered[..length]
-        }
+        unsafe { std::slice::from_raw_parts(only.iov_base.cast::<u8>(), only.iov_len) }
+    } else {
+        // SAFETY: the caller's.
+        let length = unsafe { gather(message, total, &mut gathered) };
+        &gathered[..length]
     };
     let Some(mut guard) = socket.lock() else { return own() };
     let Socket { descriptors, serving } = &mut *guard;
@@ -240,10 +241,9 @@ pub(super) unsafe fn gather(message: &msghdr, bytes: usize, room: &mut [u8]) -> 
     // SAFETY: the caller's.
     for vector in unsafe { receive::vectors(message) } {
         let part = vector.iov_len.min(room.len() - length).min(bytes - length);
+        let to = room[length..].as_mut_ptr();
         // SAFETY: the vector has that much, and the room was just measured.
-        unsafe {
-            ptr::copy_nonoverlapping(vector.iov_base.cast(), room.as_mut_ptr().add(length), part);
-        }
+        unsafe { ptr::copy_nonoverlapping(vector.iov_base.cast(), to, part) };
         length += part;
     }
     length

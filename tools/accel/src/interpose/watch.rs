@@ -166,7 +166,7 @@ unsafe fn wait(
     }
     for (at, event) in merged[..given].iter_mut().enumerate() {
         // SAFETY: the kernel has written so many.
-        let known = unsafe { ptr::read_unaligned(events.add(at)) };
+        let known = unsafe { get(events, at) };
         *event = RingEvent { events: known.events, data: known.u64 };
     }
     let total = merge(&mut merged[..(given + found).min(room)], given, &ours[..found]);
@@ -185,7 +185,7 @@ unsafe fn note_told(epoll: &Locked<Epoll>, events: *const epoll_event, given: c_
     let Some(mut guard) = epoll.lock() else { return };
     for at in 0..usize::try_from(given).unwrap_or(0) {
         // SAFETY: the caller's.
-        let event = unsafe { ptr::read_unaligned(events.add(at)) };
+        let event = unsafe { get(events, at) };
         told_by_kernel(&mut guard.watched, event.u64);
     }
 }
@@ -195,7 +195,18 @@ unsafe fn note_told(epoll: &Locked<Epoll>, events: *const epoll_event, given: c_
 unsafe fn put(events: *mut epoll_event, at: usize, event: RingEvent) {
     let event = epoll_event { events: event.events, u64: event.data };
     // SAFETY: the caller's.
-    unsafe { ptr::write_unaligned(events.add(at), event) };
+    let place = unsafe { events.add(at) };
+    // SAFETY: the caller's.
+    unsafe { ptr::write_unaligned(place, event) };
+}
+
+/// # Safety
+/// There is an event at this place.
+unsafe fn get(events: *const epoll_event, at: usize) -> epoll_event {
+    // SAFETY: the caller's.
+    let place = unsafe { events.add(at) };
+    // SAFETY: the caller's.
+    unsafe { ptr::read_unaligned(place) }
 }
 
 /// Collects what is to be reported, and notes that it is.
