@@ -76,6 +76,8 @@ pub(crate) struct Serving {
     drops_explained: u32,
     /// Whether requests of ours went out on it.
     own_requests: bool,
+    /// Whether the last receives did not fill what was asked for, since one that found nothing.
+    quiet: bool,
     /// Sends when the flushing thread looked last.
     sends_seen: u32,
 }
@@ -92,6 +94,7 @@ impl Serving {
             fills: 0,
             drops_explained: port.drops().unwrap_or(0),
             own_requests: false,
+            quiet: false,
             sends_seen: 0,
         }
     }
@@ -133,13 +136,18 @@ impl Serving {
 
     /// Fills the ring with what waits.
     fn fill(&mut self, port: &mut impl Port) -> Next {
-        let depth = self.ring.batch();
+        // Where nothing was there the last time, little will be: what is prepared for a whole batch costs, too.
+        let depth = if self.quiet { QUIET_DEPTH.min(self.ring.batch()) } else { self.ring.batch() };
         let count = match port.receive(&mut self.ring, depth) {
             Ok(count @ 1..) => count,
             Ok(0) | Err(libc::EINTR) => return Next::Ask,
-            Err(libc::EAGAIN) => return Next::Wait,
+            Err(libc::EAGAIN) => {
+                self.quiet = true;
+                return Next::Wait;
+            }
             Err(errno) => return Next::Fail(errno),
         };
+        self.quiet &= count < depth;
         self.ring.received(count);
         self.fills = self.fills.wrapping_add(1);
         let Self { ring, queues, drops_explained, own_requests, .. } = self;
@@ -201,8 +209,15 @@ impl Serving {
         if let (Sent::Verdict(sent), []) = decode_sent(bytes)
             && let Some(at) = place(&self.queues, sent.queue)
         {
-            let may = sent.plain && self.queues[at].may_join(sent.id);
-            if may {
+            let queue = &mut self.queues[at];
+            let may = sent.plain && queue.may_join(sent.id);
+            if may && self.outgoing.pending == 0 && self.ring.is_empty() {
+                // Nothing to join it with.
+                queue.coalescer.forget_held(sent.id);
+                queue.counters.verdicts(sent.verdict, 1);
+                queue.counters.send();
+                outgoing::transmit(bytes, port);
+            } else if may {
                 self.outgoing.join(&mut self.queues, at, &sent, bytes, port);
             }
             return may;
@@ -395,6 +410,9 @@ impl<P: Port> Losses for SocketLosses<'_, P> {
         enough
     }
 }
+
+/// Datagrams that a receive asks for while few come.
+const QUIET_DEPTH: usize = 4;
 
 /// Numbers our own requests.
 pub(crate) const OWN_SEQUENCE: u32 = 0x0fa9_acc1;

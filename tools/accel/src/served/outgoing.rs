@@ -92,7 +92,8 @@ impl Outgoing {
     }
 }
 
-fn transmit(bytes: &[u8], port: &mut impl Port) {
+/// Sends, again where the kernel has no memory for the moment.
+pub(super) fn transmit(bytes: &[u8], port: &mut impl Port) {
     if bytes.is_empty() {
         return;
     }
