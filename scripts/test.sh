@@ -113,6 +113,7 @@ part_doc() {
     export RUSTDOCFLAGS='--deny warnings'
     cargo doc --locked --no-deps --package fanq
     cargo doc --locked --no-deps --package fanq-tools --package fanq-bench --bins --document-private-items
+    cargo doc --locked --no-deps --package fanq-accel --document-private-items
 }
 
 part_unit() {
@@ -124,11 +125,14 @@ part_unit() {
 part_netns() {
     need ip:iproute2 iptables:iptables nft:nftables unshare:util-linux ethtool:ethtool python3:python3 ||
         skip "$why"
+    [[ -e /usr/include/libnetfilter_queue/libnetfilter_queue.h ]] ||
+        need libnetfilter_queue.h:libnetfilter-queue-dev || say "its loop is not accelerated: $why"
     need chromium:chromium || say "the report is not laid out in a browser: $why"
     fetch_promtool || say "metrics and alerts are not judged by promtool: $why"
     can_enter_namespaces || skip "$why"
     local test=(cargo test --locked --workspace --features fanq/_privileged --test '*')
     cargo build --locked --package fanq --examples # which a test runs
+    cargo build --locked --package fanq-accel # which tests load under programs
     "${test[@]}" --no-run # out here, where the network may be needed
     in_namespaces "${test[@]}" --no-fail-fast
 }

@@ -11,6 +11,7 @@ use anyhow::Context;
 use clap::Args;
 use fanq::Timestamp;
 use hdrhistogram::Histogram;
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use serde::Serialize;
 use socket2::{Domain, Socket, Type};
 
@@ -72,7 +73,9 @@ pub(crate) fn run(args: &ReceiveArgs) -> anyhow::Result<()> {
 /// A socket with as much buffer as it gets, so that the sink itself loses nothing.
 fn listen(address: SocketAddr) -> std::io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
-    socket.set_recv_buffer_size(SINK_BUFFER_BYTES)?;
+    if set_socket_recv_buffer_size_force(&socket, SINK_BUFFER_BYTES).is_err() {
+        socket.set_recv_buffer_size(SINK_BUFFER_BYTES)?;
+    }
     socket.bind(&address.into())?;
     Ok(socket.into())
 }

@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
-use crate::kernel_table::{KernelTable, PortOwner, socket_inode};
+use crate::kernel_table::{KernelTable, PortOwner};
 use crate::nfq::PacketId;
 use crate::stats::Counts;
 use crate::sys;
@@ -48,8 +48,9 @@ impl BoundQueue {
         }
         let port = sys::netlink_port(descriptor.as_fd()).map_err(BoundQueueError::Descriptor)?;
         let Some(row) = row else { return Err(BoundQueueError::NobodysQueue { queue }) };
-        // Ports are numbers of one namespace only, inodes are not.
-        if row.port_id != port || !is_at_port(&descriptor, port)? {
+        // A port is one socket's, but only in its namespace.
+        let here = is_of_this_namespace(&descriptor).map_err(BoundQueueError::Descriptor)?;
+        if row.port_id != port || !here {
             let owner = PortOwner::find(row.port_id);
             return Err(BoundQueueError::OthersQueue { queue, owner });
         }
@@ -102,11 +103,10 @@ impl AsFd for BoundQueue {
     }
 }
 
-/// Whether the netfilter socket that has this port in this namespace is this one.
-fn is_at_port(descriptor: &OwnedFd, port: u32) -> Result<bool, BoundQueueError> {
-    let copy = descriptor.try_clone().map_err(BoundQueueError::Descriptor)?;
-    let metadata = File::from(copy).metadata().map_err(BoundQueueError::Descriptor)?;
-    Ok(socket_inode(port).is_some_and(|inode| inode == metadata.ino().to_string()))
+fn is_of_this_namespace(descriptor: &OwnedFd) -> io::Result<bool> {
+    let theirs = File::from(sys::net_namespace(descriptor.as_fd())?).metadata()?;
+    let ours = std::fs::metadata("/proc/thread-self/ns/net")?;
+    Ok((theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()))
 }
 
 /// Why a descriptor cannot be taken for a queue's.

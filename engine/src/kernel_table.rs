@@ -153,7 +153,7 @@ impl fmt::Display for PortOwner {
 }
 
 /// The inode of the netfilter socket with this port, from `/proc/net/netlink` (sk, protocol, port, ..., inode).
-pub(crate) fn socket_inode(port_id: u32) -> Option<String> {
+fn socket_inode(port_id: u32) -> Option<String> {
     let table = std::fs::read_to_string("/proc/thread-self/net/netlink").ok()?;
     let inode = table.lines().find_map(|line| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();

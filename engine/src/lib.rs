@@ -91,6 +91,11 @@ struct WritingAnInspector;
 #[doc = include_str!("../../docs/DEFERRAL.md")]
 struct DeferralPage;
 
+/// The page's example must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/RESTARTS.md")]
+struct RestartsPage;
+
 /// The README's example must compile.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

@@ -161,6 +161,22 @@ impl Coalescer {
         self.held.next_deadline()
     }
 
+    /// Whether the packet is held.
+    pub fn is_held(&self, id: PacketId) -> bool {
+        self.held.contains(id)
+    }
+
+    /// Notes that a held packet was answered by a message that this coalescer did not write. The owner has sent all
+    /// that was pushed before. False if it was not held.
+    pub fn forget_held(&mut self, id: PacketId) -> bool {
+        self.held.release(id).is_some()
+    }
+
+    /// The same for every held packet up to `last`, as after a batch verdict. Returns how many there were.
+    pub fn forget_held_up_to(&mut self, last: PacketId) -> usize {
+        self.held.release_up_to(last)
+    }
+
     /// The verdict of a packet that was held; without one, its fallback. Held packets may be answered in any
     /// order, but each answer in the kernel's order saves messages. Returns the verdict that the packet got, or
     /// `None` if it is not held.

@@ -8,6 +8,7 @@ mod confine;
 mod control;
 mod doctor;
 mod endpoint;
+mod accel;
 mod eve;
 mod handover;
 mod inspector;
@@ -47,6 +48,8 @@ enum Command {
     Rules(rules::RulesArgs),
     /// Look at the machine, its rules and queues: what is wrong, why it matters, and what mends it.
     Doctor(doctor::DoctorArgs),
+    /// Start a program that serves queues by itself, with batched receives and joined verdicts under it.
+    Accel(accel::AccelArgs),
     /// Look at a rules file for `run --policy`: what is in it, and what it costs.
     Policy(inspector::PolicyArgs),
     /// Ask a running `fanq run` for its statistics, and change what may change while it runs.
@@ -68,6 +71,10 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Rules(args) => rules::run(&args),
         Command::Doctor(args) => return doctor::run(&args),
+        Command::Accel(args) => match accel::run(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Policy(args) => inspector::run(&args),
         Command::Control(args) => control::run(&args),
         Command::Completions(args) => manual::completions(&args, Cli::command()),

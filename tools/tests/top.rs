@@ -115,9 +115,9 @@ fn while_it_is_stopped_the_terminal_is_as_it_was_and_after_it_everything_is_draw
         let mut top = top(&space, "--interval 0.1");
         top.await_screen("the screen", |screen| screen.contains("No program has a queue"));
         if stop == "key" {
-            top.press("\x1a")
+            top.press("\x1a");
         } else {
-            top.signal("TSTP")
+            top.signal("TSTP");
         }
         top.await_state('T');
         assert!(top.is_as_before(), "{stop}");

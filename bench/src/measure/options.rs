@@ -23,6 +23,7 @@ use crate::trial::Replay;
 pub(crate) struct MeasureOptions {
     /// What to measure, as often as wanted: none, kernel, fanq, fanq:OPTIONS, limit, multi, single,
     /// libnetfilter_queue, nfq, netfilterqueue, or exec:COMMAND with {queues} (0-3) or {first} and {last} in it;
+    /// accel: before one of the last four runs it under fanq accel;
     /// NAME=TARGET gives it another name. The first is what the others are compared with
     #[arg(long = "target", value_name = "TARGET", default_value = "fanq")]
     pub(crate) targets: Vec<Target>,

@@ -35,6 +35,8 @@ enum Kind {
     Fanq(Vec<String>),
     /// One of the programs that `scripts/peers.sh` builds.
     Peer(String),
+    /// Any of the two below, under `fanq accel`.
+    Accelerated(Box<Kind>),
     /// A command with `{queues}`, `{first}`, `{last}` in it.
     Exec(Vec<String>),
 }
@@ -56,12 +58,26 @@ impl std::str::FromStr for Target {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, spec) =
             text.split_once('=').filter(|(name, _)| is_name(name)).unwrap_or((text, text));
+        let kind = Kind::parse(spec)?;
+        Ok(Self { name: name.to_owned(), kind, queues: None })
+    }
+}
+
+impl Kind {
+    fn parse(spec: &str) -> Result<Self, String> {
         let words =
             |text: &str| text.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let kind = match spec.split_once(':').unwrap_or((spec, "")) {
-            ("none", "") => Kind::None,
-            ("kernel", "") => Kind::Kernel,
-            ("fanq", options) => Kind::Fanq(words(options)),
+        Ok(match spec.split_once(':').unwrap_or((spec, "")) {
+            ("none", "") => Self::None,
+            ("kernel", "") => Self::Kernel,
+            ("fanq", options) => Self::Fanq(words(options)),
+            ("accel", program) => match Self::parse(program)? {
+                kind @ (Self::Peer(_) | Self::Exec(_)) => Self::Accelerated(Box::new(kind)),
+                _ => {
+                    return Err("accel: goes before a peer or exec:, as accel:libnetfilter_queue"
+                        .to_owned());
+                }
+            },
             ("exec", command) if !command.contains('{') => {
                 return Err(
                     "the command after exec: must say where the queues go: {queues} (0-3), or \
@@ -69,17 +85,66 @@ impl std::str::FromStr for Target {
                         .to_owned(),
                 );
             }
-            ("exec", command) => Kind::Exec(words(command)),
-            (peer, "") if peers::names().any(|name| name == peer) => Kind::Peer(peer.to_owned()),
+            ("exec", command) => Self::Exec(words(command)),
+            (peer, "") if peers::names().any(|name| name == peer) => Self::Peer(peer.to_owned()),
             _ => {
                 return Err(format!(
-                    "no target {spec:?}; there are none, kernel, fanq, fanq:OPTIONS, {}, exec:COMMAND",
+                    "no target {spec:?}; there are none, kernel, fanq, fanq:OPTIONS, {}, exec:COMMAND, and \
+                     accel: before the last of these",
                     peers::names().collect::<Vec<_>>().join(", ")
                 ));
             }
-        };
-        Ok(Self { name: name.to_owned(), kind, queues: None })
+        })
     }
+
+    /// The command that serves the queues; none where the kernel does it alone.
+    fn command(&self, service: &Service) -> anyhow::Result<Option<Vec<OsString>>> {
+        let Service { queues, cpus, maxlen, rcvbuf } = service;
+        let command = match self {
+            Self::None | Self::Kernel => return Ok(None),
+            Self::Fanq(options) => fanq(options, service)?,
+            Self::Peer(name) => peers::command(name, *queues, cpus, *maxlen, *rcvbuf)?,
+            Self::Accelerated(program) => {
+                let mut command = vec![beside_this_program("fanq")?.into_os_string()];
+                command.extend(["accel", "--"].map(OsString::from));
+                command.extend(program.command(service)?.unwrap_or_default());
+                command
+            }
+            Self::Exec(words) => words
+                .iter()
+                .map(|word| {
+                    word.replace("{queues}", &queues.to_string())
+                        .replace("{first}", &queues.first().to_string())
+                        .replace("{last}", &queues.last().to_string())
+                        .into()
+                })
+                .collect(),
+        };
+        Ok(Some(command))
+    }
+}
+
+/// The command of `fanq run`, with these options more.
+fn fanq(options: &[String], service: &Service) -> anyhow::Result<Vec<OsString>> {
+    let mut command = vec![beside_this_program("fanq")?.into_os_string()];
+    command.push(OsString::from("run"));
+    let maxlen = service.maxlen.to_string();
+    let rcvbuf = service.rcvbuf.to_string();
+    let queues = service.queues.to_string();
+    let ours = [
+        ("--queues", queues.as_str()),
+        ("--queue-maxlen", &maxlen),
+        ("--rcvbuf", &rcvbuf),
+        ("--summary", "json"),
+    ];
+    // What the options say themselves is theirs.
+    for (option, value) in ours {
+        if !options.iter().any(|word| word.split('=').next() == Some(option)) {
+            command.extend([option, value].map(OsString::from));
+        }
+    }
+    command.extend(options.iter().map(OsString::from));
+    Ok(command)
 }
 
 impl Target {
@@ -144,42 +209,7 @@ impl Target {
 
     /// The command that serves the queues; none where the kernel does it alone.
     pub(crate) fn command(&self, service: &Service) -> anyhow::Result<Option<Vec<OsString>>> {
-        let Service { queues, cpus, maxlen, rcvbuf } = service;
-        let command = match &self.kind {
-            Kind::None | Kind::Kernel => return Ok(None),
-            Kind::Fanq(options) => {
-                let mut command = vec![beside_this_program("fanq")?.into_os_string()];
-                command.push(OsString::from("run"));
-                let maxlen = maxlen.to_string();
-                let rcvbuf = rcvbuf.to_string();
-                let queues = queues.to_string();
-                let ours = [
-                    ("--queues", queues.as_str()),
-                    ("--queue-maxlen", &maxlen),
-                    ("--rcvbuf", &rcvbuf),
-                    ("--summary", "json"),
-                ];
-                // What the options say themselves is theirs.
-                for (option, value) in ours {
-                    if !options.iter().any(|word| word.split('=').next() == Some(option)) {
-                        command.extend([option, value].map(OsString::from));
-                    }
-                }
-                command.extend(options.iter().map(OsString::from));
-                command
-            }
-            Kind::Peer(name) => peers::command(name, *queues, cpus, *maxlen, *rcvbuf)?,
-            Kind::Exec(words) => words
-                .iter()
-                .map(|word| {
-                    word.replace("{queues}", &queues.to_string())
-                        .replace("{first}", &queues.first().to_string())
-                        .replace("{last}", &queues.last().to_string())
-                        .into()
-                })
-                .collect(),
-        };
-        Ok(Some(command))
+        self.kind.command(service)
     }
 }
 
@@ -206,10 +236,21 @@ mod tests {
     fn targets_are_named_as_the_help_says() {
         for name in
             ["none", "kernel", "fanq", "fanq:--nice 0 --batch 32", "exec:my-ips -q {queues}"]
+                .into_iter()
+                .chain(["accel:libnetfilter_queue", "accel:exec:my-ips -q {queues}"])
         {
             assert_eq!(name.parse::<Target>().unwrap().name, name);
         }
-        for name in ["", "nothing", "none:1", "exec:", "exec:my-ips 0-3"] {
+        for name in [
+            "",
+            "nothing",
+            "none:1",
+            "exec:",
+            "exec:my-ips 0-3",
+            "accel:",
+            "accel:fanq",
+            "accel:accel:limit",
+        ] {
             assert!(name.parse::<Target>().is_err(), "{name:?} was taken");
         }
     }

@@ -40,10 +40,12 @@ impl CopyRange {
 pub struct QueueRequest {
     queue: u16,
     sequence: u32,
+    request_flags: u16,
     command: Option<u8>,
     copy: Option<CopyRange>,
     maxlen: Option<u32>,
     flags: Option<ConfigFlags>,
+    flags_mask: ConfigFlags,
 }
 
 impl QueueRequest {
@@ -51,7 +53,16 @@ impl QueueRequest {
     pub const BYTES_MAX: usize = 64;
 
     const fn new(queue: u16) -> Self {
-        Self { queue, sequence: 0, command: None, copy: None, maxlen: None, flags: None }
+        Self {
+            queue,
+            sequence: 0,
+            request_flags: FLAG_ACK,
+            command: None,
+            copy: None,
+            maxlen: None,
+            flags: None,
+            flags_mask: ConfigFlags::ALL,
+        }
     }
 
     /// Takes the queue and configures it whole. `maxlen` counts packets.
@@ -99,19 +110,32 @@ impl QueueRequest {
         Self { command: Some(CMD_UNBIND), ..Self::new(queue) }
     }
 
+    /// Turns flags of a bound queue on, and leaves the others as they are.
+    #[must_use]
+    pub const fn turn_on(queue: u16, flags: ConfigFlags) -> Self {
+        Self { flags: Some(flags), flags_mask: flags, ..Self::new(queue) }
+    }
+
+    /// Does not ask for an acknowledgement: the kernel answers only if it refuses.
+    #[must_use]
+    pub const fn unacknowledged(self) -> Self {
+        Self { request_flags: 0, ..self }
+    }
+
     /// Numbers the request; the acknowledgement carries the number.
     #[must_use]
     pub const fn numbered(self, sequence: u32) -> Self {
         Self { sequence, ..self }
     }
 
-    /// Writes the request, with the wish for an acknowledgement, and returns its length.
+    /// Writes the request, with the wish for an acknowledgement unless it is [`unacknowledged`](Self::unacknowledged),
+    /// and returns its length.
     ///
     /// # Panics
     /// If the buffer is shorter than [`BYTES_MAX`](Self::BYTES_MAX).
     pub fn encode(&self, buffer: &mut [u8]) -> usize {
         let mut message =
-            MessageWriter::new(buffer, MSG_CONFIG, FLAG_ACK, self.sequence, self.queue);
+            MessageWriter::new(buffer, MSG_CONFIG, self.request_flags, self.sequence, self.queue);
         if let Some(command) = self.command {
             message = message.attribute(CFG_CMD, &[command, 0, 0, 0]);
         }
@@ -124,7 +148,7 @@ impl QueueRequest {
         if let Some(flags) = self.flags {
             message = message
                 .attribute(CFG_FLAGS, &flags.to_kernel().to_be_bytes())
-                .attribute(CFG_MASK, &ConfigFlags::ALL.to_kernel().to_be_bytes());
+                .attribute(CFG_MASK, &self.flags_mask.to_kernel().to_be_bytes());
         }
         message.finish()
     }

@@ -27,6 +27,7 @@ mod flags;
 mod made;
 mod message;
 mod packet;
+mod sent;
 mod verdict;
 
 #[cfg(test)]
@@ -50,4 +51,5 @@ pub use flags::{ConfigFlags, QueueFlag};
 pub use made::{MADE_MESSAGE_OVERHEAD, made_message};
 pub use message::{KernelReply, Message, Request, decode, wake_request};
 pub use packet::PacketMessage;
+pub use sent::{BindCommand, Sent, SentConfig, SentVerdict, decode_sent, decode_sent_prefix};
 pub use verdict::{Verdict, VerdictCode, VerdictMessage};

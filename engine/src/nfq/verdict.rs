@@ -86,6 +86,17 @@ impl Verdict {
         Self { priority, sets: self.sets | SETS_PRIORITY, ..self }
     }
 
+    /// The verdict of a message that somebody wrote, word for word. `None` if the kernel takes no such verdict
+    /// (`verdicthdr_get` in net/netfilter/nfnetlink_queue.c).
+    pub(super) fn from_wire(word: u32, mark: Option<u32>, priority: Option<u32>) -> Option<Self> {
+        let code = word & NF_VERDICT_MASK;
+        if code > NF_STOP || code == NF_STOLEN {
+            return None;
+        }
+        let verdict = mark.map_or(Self::plain(word), |mark| Self::plain(word).with_mark(mark));
+        Some(priority.map_or(verdict, |priority| verdict.with_priority(priority)))
+    }
+
     /// What becomes of the packet.
     #[inline]
     pub const fn code(self) -> VerdictCode {
@@ -221,6 +232,7 @@ wire_constants! {
     NESTED: u16 = libc::NLA_F_NESTED;
     NF_DROP: u32 = libc::NF_DROP;
     NF_ACCEPT: u32 = libc::NF_ACCEPT;
+    NF_STOLEN: u32 = libc::NF_STOLEN;
     NF_QUEUE: u32 = libc::NF_QUEUE;
     NF_REPEAT: u32 = libc::NF_REPEAT;
     NF_STOP: u32 = libc::NF_STOP;

@@ -62,6 +62,20 @@ pub(crate) fn netlink_port(fd: BorrowedFd<'_>) -> io::Result<u32> {
     if result == 0 { Ok(address.nl_pid) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The network namespace that a socket was made in (ioctl `SIOCGSKNS`).
+///
+/// # Errors
+/// `EPERM` without CAP_NET_ADMIN in that namespace.
+pub(crate) fn net_namespace(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: SIOCGSKNS takes no argument and touches no memory; it returns a new descriptor.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), SIOCGSKNS) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened it for us (`net/socket.c: open_related_ns`), so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(result) })
+}
+
 fn int_option(fd: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
     let mut length = length_of::<libc::c_int>();
@@ -81,6 +95,9 @@ fn int_option(fd: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int
 fn length_of<T>() -> libc::socklen_t {
     libc::socklen_t::try_from(size_of::<T>()).expect("addresses and ints are small")
 }
+
+/// include/uapi/linux/sockios.h
+const SIOCGSKNS: libc::Ioctl = 0x894c;
 
 #[cfg(test)]
 mod tests {

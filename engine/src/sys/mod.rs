@@ -15,6 +15,6 @@ pub use clock::{CpuTime, Timestamp, cpu_time};
 pub(crate) use cpu::{allow_cpus, prefer_short_turns};
 pub use cpu::{allowed_cpus, current_cpu, pin_to};
 pub use given::inherited_descriptor;
-pub(crate) use given::{as_netlink, is_netfilter, netlink_port};
+pub(crate) use given::{as_netlink, is_netfilter, net_namespace, netlink_port};
 pub(crate) use receive::{LentDatagram, ReceiveError, ReceiveRing, wait_readable};
 pub(crate) use socket::{ReceiveBuffer, open_netfilter, set_receive_buffer};

@@ -59,12 +59,39 @@ impl HeldPackets {
         self.waiting += 1;
     }
 
+    /// Where the packet stands, answered or not.
+    fn position(&self, id: PacketId) -> Option<usize> {
+        let first = self.entries.front()?.id;
+        if id == first {
+            return Some(0);
+        }
+        let place = id.0.wrapping_sub(first.0);
+        self.entries.binary_search_by_key(&place, |e| e.id.0.wrapping_sub(first.0)).ok()
+    }
+
+    /// Whether the packet waits.
+    pub(super) fn contains(&self, id: PacketId) -> bool {
+        self.position(id).is_some_and(|index| !self.entries[index].answered)
+    }
+
+    /// Ends the wait of every packet up to `last`, and returns how many waited.
+    pub(super) fn release_up_to(&mut self, last: PacketId) -> usize {
+        let mut released = 0;
+        while let Some(entry) = self.entries.front() {
+            // Distances as the kernel takes them: an id behind `last` is less than half the numbers away.
+            if !entry.answered && last.distance_from(entry.id).is_none() {
+                break;
+            }
+            released += usize::from(!entry.answered);
+            self.entries.pop_front();
+        }
+        self.waiting -= released;
+        released
+    }
+
     /// Ends a packet's wait. `None` if it was not held, or no longer is.
     pub(super) fn release(&mut self, id: PacketId) -> Option<Released> {
-        let first = self.entries.front()?.id;
-        let place = id.0.wrapping_sub(first.0);
-        let index =
-            self.entries.binary_search_by_key(&place, |e| e.id.0.wrapping_sub(first.0)).ok()?;
+        let index = self.position(id)?;
         let entry = &mut self.entries[index];
         if std::mem::replace(&mut entry.answered, true) {
             return None;
@@ -119,6 +146,20 @@ mod tests {
         let overdue = held.release_overdue(LATER).unwrap();
         assert_eq!((overdue.id, overdue.fallback), (ids[3], Verdict::DROP));
         assert_eq!((held.len(), held.next_deadline()), (0, None));
+    }
+
+    #[test]
+    fn a_batch_ends_the_wait_of_all_up_to_its_id_and_of_no_other() {
+        let mut held = HeldPackets::with_capacity(4);
+        let ids = [u32::MAX - 1, u32::MAX, 0, 5].map(PacketId);
+        for id in ids {
+            held.hold(id, Verdict::DROP, LATER);
+        }
+        held.release(ids[1]).unwrap();
+        assert_eq!(held.release_up_to(PacketId(u32::MAX - 2)), 0);
+        assert_eq!(held.release_up_to(PacketId(3)), 2);
+        assert!(!held.contains(ids[0]) && !held.contains(ids[2]) && held.contains(ids[3]));
+        assert_eq!((held.len(), held.release(ids[3]).unwrap().oldest), (1, true));
     }
 
     #[test]

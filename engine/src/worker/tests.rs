@@ -6,6 +6,7 @@ mod deferral;
 mod faults;
 mod overload;
 mod simulation;
+mod release;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -47,6 +48,8 @@ struct SimulatedKernel {
     send_failures: u32,
     /// How long a wait for packets takes.
     pause_on_wait: Duration,
+    /// Whether the order at the script's end is to leave the queue.
+    releases: bool,
 }
 
 impl SimulatedKernel {
@@ -67,6 +70,7 @@ impl SimulatedKernel {
             copy_ranges: Vec::new(),
             send_failures: 0,
             pause_on_wait: Duration::ZERO,
+            releases: false,
         }
     }
 
@@ -120,6 +124,7 @@ impl Port for SimulatedKernel {
             Some(Step::Fail(errno)) => {
                 return Err(ReceiveError::Fatal(io::Error::from_raw_os_error(errno)));
             }
+            None if self.releases => self.shared.order_release(self.stop_limit),
             None => self.shared.order_stop(self.stop_limit),
         }
         let take = self.delivered.len().min(self.batch);

@@ -5,6 +5,7 @@
 
 mod faults;
 mod lab;
+mod succession;
 mod view;
 
 use std::sync::Arc;

@@ -149,6 +149,26 @@ fn bad_clients_are_told_and_keep_nobody_else_waiting() {
 }
 
 #[test]
+fn who_is_refused_pushes_out_nobody() {
+    let served = Served::new();
+    let mut client = Client::connect(&served.address()).unwrap();
+    assert_eq!(client.statistics().unwrap()["pid"], 7);
+    // More than there are places for, each of which is told that it is wrong.
+    let crowd: Vec<_> = (0..100)
+        .map(|_| {
+            let mut stream = served.raw();
+            let _ = stream.write_all(&[b'x'; 5000]);
+            let mut words = String::new();
+            BufReader::new(&stream).read_line(&mut words).unwrap();
+            assert!(words.contains("error"), "{words}");
+            stream
+        })
+        .collect();
+    assert_eq!(client.statistics().unwrap()["pid"], 7, "on the same connection");
+    drop(crowd);
+}
+
+#[test]
 fn a_file_is_for_its_user_alone_and_goes_with_the_program() {
     let mut served = Served::new();
     let path = served.folder.path().join("control");

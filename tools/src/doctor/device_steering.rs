@@ -191,11 +191,12 @@ fn interrupts(view: &View<'_>, device: &Device) -> Finding {
     let fair = receiving.len().div_ceil(online.len().max(1));
     let crowded: Vec<_> = at.iter().filter(|(_, here)| here.len() > fair).collect();
     if crowded.is_empty() {
-        let on = named_cpus(at.keys().copied());
+        let (on, count) =
+            (named_cpus(at.keys().copied()), counted(receiving.len(), "receiving queue"));
         return INTERRUPTS.ok(if at.is_empty() {
-            format!("{} of queues that receive, not bound to one CPU", receiving.len())
+            format!("{count}, not bound to one CPU")
         } else {
-            format!("{} of queues that receive, on {on}", receiving.len())
+            format!("{count}, on {on}")
         });
     }
     // The surplus goes to the CPUs that have none, the lowest first.

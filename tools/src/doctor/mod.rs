@@ -34,8 +34,13 @@ use view::View;
 
 /// What to look at.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: fanq doctor --queues 0-3 --dev eth0\n\n\
-    Exit status: 0 nothing is wrong, 1 warnings, 2 failures, 64 the command line is wrong")]
+#[command(
+    after_help = "Exit status: 0 nothing is wrong, 1 warnings, 2 failures, 64 the command line is wrong
+
+Examples:
+  fanq doctor
+  fanq doctor --queues 0-3 --dev eth0 --json"
+)]
 pub(crate) struct DoctorArgs {
     /// Print one JSON object (docs/DOCTOR.md)
     #[arg(long)]

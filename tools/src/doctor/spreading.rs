@@ -16,8 +16,9 @@ use crate::machine::QueueRule;
 pub(super) const TOPICS: [Topic; 5] = [FANOUT, COUNT, OVERLAP, TWICE, BYPASS];
 
 pub(super) fn check(view: &View<'_>) -> Vec<Finding> {
-    if view.rules().next().is_none() && view.asked.is_none() {
-        return Vec::new();
+    if view.rules().next().is_none() {
+        // What there will be is asked for, and can be held against the CPUs.
+        return view.asked.map(|_| count(view)).into_iter().collect();
     }
     vec![fanout(view), count(view), overlap(view), twice(view), bypass(view)]
 }

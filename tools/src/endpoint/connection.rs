@@ -57,9 +57,14 @@ impl Connection {
         }
     }
 
-    /// Whether it has asked nothing that is still to be answered: such a one goes first.
-    pub(super) fn is_expendable(&self) -> bool {
-        matches!(self.state, State::Reading | State::Closing)
+    /// Who goes first where there are too many, 0 before 1: one with which all is over (so those who are refused never
+    /// push out others), one that has asked nothing, one that waits for its answer.
+    pub(super) fn claim(&self) -> u8 {
+        match self.state {
+            State::Closing => 0,
+            State::Reading => 1,
+            State::Waiting(..) | State::Writing { .. } => 2,
+        }
     }
 
     /// Sets out to say this and end.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Invariant: nobody is waited for. The thread sleeps in one poll over all connections; each has a bound of bytes and
-//! of time for what it is at, and where there are too many, one that has not yet asked anything goes first. It
+//! of time for what it is at, and where there are too many, one that waits for no answer goes first. It
 //! deliberately knows no protocol: that is the [`Service`].
 
 mod connection;

@@ -134,13 +134,15 @@ impl<S: Service> Desk<S> {
         true
     }
 
-    /// Closes a connection if there are as many as there may be: the first that has asked nothing, else the first.
+    /// Closes a connection if there are as many as there may be: of those with the least claim the oldest.
     fn make_room(&mut self) {
         if self.connections.len() < self.bounds.connections {
             return;
         }
-        let expendable = self.connections.iter().position(Connection::is_expendable);
-        self.connections.remove(expendable.unwrap_or(0));
+        let all = self.connections.iter().enumerate();
+        if let Some((least, _)) = all.min_by_key(|(_, connection)| connection.claim()) {
+            self.connections.remove(least);
+        }
     }
 }
 

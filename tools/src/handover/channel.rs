@@ -69,8 +69,15 @@ impl Channel {
         Ok(peer.pid.as_raw_nonzero().get().unsigned_abs())
     }
 
+    /// Sends; to a peer that has hung up, nothing, but then its last word is the error.
     pub(super) fn send(&mut self, message: &Message) -> Result<(), ChannelError> {
-        self.send_with(message, &[])
+        match self.send_with(message, &[]) {
+            Err(ChannelError::Gone) => Err(match self.receive() {
+                Err(refused @ ChannelError::Refused(_)) => refused,
+                _ => ChannelError::Gone,
+            }),
+            result => result,
+        }
     }
 
     /// Sends a message with descriptors beside it, [`DESCRIPTORS_MAX`] at most.
@@ -257,6 +264,14 @@ mod tests {
         let (mut one, _other) = pair(SOON);
         let long = Message::Refused("x".repeat(4 << 20));
         assert!(matches!(one.send(&long), Err(ChannelError::TimedOut)));
+    }
+
+    #[test]
+    fn whoever_speaks_to_one_who_refused_and_left_hears_why() {
+        let (one, mut other) = pair(Duration::from_secs(5));
+        one.refuse(&ChannelError::TimedOut);
+        let error = other.send(&Message::Take).unwrap_err();
+        assert!(matches!(error, ChannelError::Refused(_)), "{error}");
     }
 
     #[test]

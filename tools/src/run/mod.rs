@@ -11,7 +11,7 @@ mod options;
 mod send_back;
 mod start;
 mod succession;
-mod summary;
+pub(crate) mod summary;
 mod under_load;
 mod view;
 mod watch;

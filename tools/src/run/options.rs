@@ -155,8 +155,8 @@ struct Settings {
     /// sees), the PATH of a socket file, or none [default: abstract]
     #[arg(long, value_name = "WHERE")]
     control: Option<Text<ControlPlace>>,
-    /// Serve the numbers to Prometheus at http://ADDRESS/metrics: 127.0.0.1:9477, [::1]:9477, an address or a port
-    /// [default: nowhere]
+    /// Serve the numbers to Prometheus at http://ADDRESS/metrics; an address, a port (of 127.0.0.1) or both, such as
+    /// 127.0.0.1:9477 [default: nowhere]
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<Text<MetricsAddress>>,
     /// What is said on standard error: quiet (what is wrong), normal or verbose [default: normal]

@@ -20,6 +20,7 @@ use clap::ValueEnum;
 use fanq::{
     BoundQueue, Counts, Engine, EngineStats, PreparedEngine, Released, Verdict, WorkerError,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Deserialize;
 
 use super::options::RunOptions;
@@ -69,6 +70,7 @@ pub(super) enum Given {
 
 impl Succession {
     pub(super) fn new(options: &RunOptions) -> Self {
+        allow_many_descriptors();
         let engine = &options.engine;
         confine::allow_sockets(options.handover.clone());
         Self {
@@ -197,4 +199,11 @@ impl Succession {
         self.manager.stopping();
         self.manager.keeps()
     }
+}
+
+/// Each queue's socket is open up to three times; the usual limit of 1024 is for programs that use select(2).
+fn allow_many_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    // Refused, it stays as it is, and whatever lacks a descriptor says so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }

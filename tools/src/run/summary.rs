@@ -26,7 +26,7 @@ struct Summary<'a> {
 
 /// What stands in the account where there are rules, or a log.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Extras {
+pub(crate) struct Extras {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) policy: Option<PolicyAccount>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,7 +160,7 @@ impl CountSummary {
 }
 
 /// One JSON object, on one line.
-pub(super) fn json(stats: &EngineStats, extras: &Extras) -> String {
+pub(crate) fn json(stats: &EngineStats, extras: &Extras) -> String {
     serde_json::to_string(&summary(stats, extras)).expect(ALWAYS)
 }
 
@@ -192,7 +192,7 @@ fn queue_summary(queue: &QueueStats) -> QueueSummary {
 }
 
 /// The account at exit.
-pub(super) fn text(stats: &EngineStats, extras: &Extras) -> String {
+pub(crate) fn text(stats: &EngineStats, extras: &Extras) -> String {
     let mut table = table(&[
         "queue",
         "cpu",

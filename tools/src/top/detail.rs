@@ -1,7 +1,8 @@
 //! What a fanq says of its own queues, beyond what the kernel tells of anybody's: asked through its control socket.
 //!
 //! Invariant: none of it is needed; a queue without it has fewer figures. A program that does not answer in
-//! [`PATIENCE`] is left alone for [`RETRY`], so that it cannot hold up the view of the others.
+//! [`PATIENCE`] is left alone for [`RETRY`], so that it cannot hold up the view of the others; one that does is asked
+//! again after [`EVERY`], since its answer is a kilobyte a queue to read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,9 @@ use crate::control::protocol::Request;
 /// One queue, by its worker's counters. All count up from the program's start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct QueueDetail {
+    /// When it was asked, on the sample's clock.
+    pub(super) at: Duration,
+    pub(super) pid: u32,
     /// What the program does with packets, in words.
     pub(super) policy: Option<String>,
     /// The CPU that its worker is pinned to.
@@ -42,7 +46,9 @@ impl QueueDetail {
         let risen = |then: &[u64], now: &[u64]| {
             then.len() == now.len() && then.iter().zip(now).all(|(then, now)| then <= now)
         };
-        risen(&counters(then), &counters(self)) && risen(&then.batch_times, &self.batch_times)
+        self.pid == then.pid
+            && risen(&counters(then), &counters(self))
+            && risen(&then.batch_times, &self.batch_times)
     }
 }
 
@@ -68,11 +74,12 @@ impl Details {
         Self { within_reach, programs: Vec::new() }
     }
 
-    /// Asks each of these once.
+    /// Asks each of these, if it is time; with `whole`, also those that answered a moment ago.
     pub(super) fn update<'a>(
         &mut self,
         owners: impl Iterator<Item = &'a Arc<Owner>> + Clone,
         now: Duration,
+        whole: bool,
     ) {
         self.programs.retain(|asked| owners.clone().any(|owner| owner.pid == asked.pid));
         for owner in owners.filter(|owner| self.within_reach && owner.name == "fanq") {
@@ -86,7 +93,7 @@ impl Details {
             }
         }
         for asked in &mut self.programs {
-            asked.ask(now);
+            asked.ask(now, whole);
         }
     }
 
@@ -98,11 +105,12 @@ impl Details {
 }
 
 impl Asked {
-    fn ask(&mut self, now: Duration) {
-        self.queues.clear();
-        if now < self.not_before {
+    fn ask(&mut self, now: Duration, whole: bool) {
+        let answers = self.client.is_some();
+        if now < self.not_before && !(whole && answers) {
             return;
         }
+        self.queues.clear();
         let client = match self.client.take() {
             Some(client) => Some(client),
             None => Client::connect(&ControlAddress::Process(self.pid)).ok(),
@@ -114,14 +122,17 @@ impl Asked {
         });
         match answer {
             // In another process namespace the same number is another program's.
-            Some(answer) if answer["pid"] == self.pid => read(&answer, &mut self.queues),
+            Some(answer) if answer["pid"] == self.pid => {
+                read(&answer, now, &mut self.queues);
+                self.not_before = now + EVERY;
+            }
             _ => self.not_before = now + RETRY,
         }
     }
 }
 
 /// Reads the answer to `statistics` (docs/CONTROL.md); what is missing in it is 0, or unknown.
-fn read(answer: &Value, queues: &mut Vec<(u16, Arc<QueueDetail>)>) {
+fn read(answer: &Value, at: Duration, queues: &mut Vec<(u16, Arc<QueueDetail>)>) {
     let policy = answer["settings"]["policy"].as_str().map(str::to_owned);
     let number32 = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok());
     let maxlen = number32(&answer["settings"]["queue-maxlen"]);
@@ -132,6 +143,8 @@ fn read(answer: &Value, queues: &mut Vec<(u16, Arc<QueueDetail>)>) {
         };
         let times = queue["batch_times"].as_array().into_iter().flatten();
         let detail = QueueDetail {
+            at,
+            pid: number32(&answer["pid"]).unwrap_or(0),
             policy: policy.clone(),
             cpu: number32(&queue["cpu"]),
             maxlen,
@@ -153,6 +166,9 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 const RETRY: Duration = Duration::from_secs(10);
 
+/// So that a view that is refreshed each second or less often has a new answer each time.
+const EVERY: Duration = Duration::from_millis(950);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,8 +187,10 @@ mod tests {
             ],
         });
         let mut queues = Vec::new();
-        read(&answer, &mut queues);
+        read(&answer, Duration::from_secs(3), &mut queues);
         let expected = QueueDetail {
+            at: Duration::from_secs(3),
+            pid: 7,
             policy: Some("drop:10".to_owned()),
             cpu: Some(1),
             maxlen: Some(1024),
@@ -188,7 +206,7 @@ mod tests {
         assert_eq!((queues[0].1.cpu, &*queues[1].1), (None, &expected));
         for hostile in [Value::Null, serde_json::json!([]), serde_json::json!({ "queues": 3 })] {
             queues.clear();
-            read(&hostile, &mut queues);
+            read(&hostile, Duration::ZERO, &mut queues);
             assert!(queues.is_empty());
         }
     }

@@ -57,9 +57,11 @@ pub(super) fn owner(pid: u32, name: &str, command: &str) -> Arc<Owner> {
     Arc::new(Owner { pid, name: name.to_owned(), command: command.to_owned() })
 }
 
-/// What a fanq says after so many packets of 64 bytes, one in ten dropped, in batches of 32.
-pub(super) fn detail(packets: u64, cpu: u32) -> Arc<QueueDetail> {
+/// What a fanq says then, after so many packets of 64 bytes, one in ten dropped, in batches of 32.
+pub(super) fn detail(ms: u64, packets: u64, cpu: u32) -> Arc<QueueDetail> {
     Arc::new(QueueDetail {
+        at: Duration::from_millis(ms),
+        pid: 9,
         policy: Some("drop:10".to_owned()),
         cpu: Some(cpu),
         maxlen: Some(16_384),

@@ -30,7 +30,9 @@ use self::view::{Choices, Glyphs, SortKey};
 use crate::usage;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example: fanq top --interval 0.5")]
+#[command(after_help = "Examples:
+  fanq top --interval 0.5
+  fanq top --once --json")]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct TopArgs {
     /// Only these queues: 0-3, 0:3 or 5; may be given again
@@ -114,7 +116,7 @@ impl Looks {
         Ok(Self { sampler, sample, board, began: Instant::now() })
     }
 
-    /// Looks once more. With `whole`, at the threads as well, however short ago the last look was.
+    /// Looks once more. With `whole`, also at what is looked at less often.
     fn look(&mut self, whole: bool) -> anyhow::Result<()> {
         self.sampler.read(self.began.elapsed(), whole, &mut self.sample)?;
         self.board.take(&self.sample);

@@ -46,7 +46,7 @@ pub(super) fn run(
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let seconds = looked.elapsed().as_secs_f64();
         looked = Instant::now();
-        looks.look(count == Some(1))?;
+        looks.look(printed == 0)?;
         let text = if json {
             object(&looks.board, seconds)?
         } else {

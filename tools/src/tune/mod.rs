@@ -31,8 +31,11 @@ use journal::{Journal, Store};
 use knobs::RootKnobs;
 use plan::{Plan, Target};
 
-/// Example: fanq tune plan --queues 0-3 --dev eth0
+/// Options of `fanq tune`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  fanq tune plan --queues 0-3 --dev eth0
+  fanq tune --measure -o fanq.toml")]
 pub(crate) struct TuneArgs {
     #[command(subcommand)]
     action: Option<Action>,
@@ -45,10 +48,13 @@ pub(crate) struct TuneArgs {
 #[derive(Debug, Clone, Copy, Subcommand)]
 enum Action {
     /// Show what to change, as commands with their reasons; changes nothing. This is what is done without a word.
+    #[command(after_help = "Examples:\n  fanq tune plan --queues 0-3 --dev eth0")]
     Plan,
     /// Make the changes of the plan: all of them, or none. What was before is written down first.
+    #[command(after_help = "Examples:\n  fanq tune apply --only 'rps.*'")]
     Apply,
     /// Put back what apply has changed, also after a restart or an apply that was killed.
+    #[command(after_help = "Examples:\n  fanq tune revert")]
     Revert(RevertArgs),
 }
 

@@ -148,10 +148,7 @@ const RULES: &[Fault] = &[
         "one queue is not read",
         |tree| {
             let rows = tree.read(TABLE);
-            tree.write(
-                TABLE,
-                &rows.lines().skip(1).map(|row| format!("{row}\n")).collect::<String>(),
-            );
+            tree.write(TABLE, rows.split_once('\n').unwrap().1);
         },
         &["queue-served warn"],
         &[],
@@ -312,7 +309,7 @@ const DEVICE: &[Fault] = &[
                 "commands/ethtool -k eth0",
                 "large-receive-offload: off",
                 "large-receive-offload: on",
-            )
+            );
         },
         &["device-lro warn"],
         &[],
@@ -400,9 +397,9 @@ const DEVICE: &[Fault] = &[
     (
         "ethtool is missing",
         |tree| {
-            ["l", "g", "x", "k"]
-                .iter()
-                .for_each(|option| tree.remove(&format!("commands/ethtool -{option} eth0")))
+            for option in ["l", "g", "x", "k"] {
+                tree.remove(&format!("commands/ethtool -{option} eth0"));
+            }
         },
         &[
             "device-channels unseen",

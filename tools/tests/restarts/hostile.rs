@@ -175,7 +175,11 @@ fn other_users_get_nothing() {
     // By the file's mode, and without it by the kernel's word on who connects.
     as_nobody().assert_refused(1, &["Permission denied"], &request);
     std::fs::set_permissions(&door, PermissionsExt::from_mode(0o777)).unwrap();
-    as_nobody().assert_refused(1, &["--handover"], &request);
+    as_nobody().assert_refused(
+        1,
+        &["refused: process", "of user 65534; queues of user 0"],
+        &request,
+    );
     fanq.await_line("the queues stay here: process");
     site.send(2);
     assert_eq!(number(&fanq.stop("TERM").json()["totals"], "packets"), 2);

@@ -121,8 +121,10 @@ impl Fanq {
 
     /// The next line on standard error with this part.
     pub(crate) fn await_line(&mut self, part: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            match self.stderr.recv_timeout(PATIENCE) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.stderr.recv_timeout(left) {
                 Ok(line) => {
                     self.said.push_str(&line);
                     if line.contains(part) {

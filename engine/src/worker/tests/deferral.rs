@@ -92,6 +92,7 @@ proptest! {
         moves in moves(),
         batches in prop::collection::vec(1..30_u32, 1..30),
         outstanding_max in 64..100_usize,
+        releases: bool,
     ) {
         let expected = Mutex::new(BTreeMap::new());
         let player = Player { moves: moves.into_iter(), held: Vec::new(), expected: &expected };
@@ -100,8 +101,10 @@ proptest! {
         let (result, kernel, shared) =
             run_deferring(player, Some(gate), script, false, |kernel| {
                 kernel.stop_limit = Duration::from_millis(20);
+                kernel.releases = releases;
             });
         result.unwrap();
+        prop_assert_eq!(kernel.gate_shut, !releases);
         prop_assert!(kernel.waiting.is_empty());
         let packets: u32 = batches.iter().sum();
         prop_assert_eq!(kernel.verdicts.len(), packets as usize);

@@ -8,11 +8,9 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use super::super::detail::QueueDetail;
 use super::super::samples::{Owner, QueueSample, Sample};
-use super::cpu::{CpuShares, queues_of};
+use super::cpu::{CpuShares, QueueShare, queues_of};
 use super::float;
-use super::histogram::percentile_us;
 use super::kernel::KernelDelta;
 use super::problems::{History, Problem, backlog_losses, find_problems};
 
@@ -102,7 +100,8 @@ pub(in crate::top) struct Totals {
     pub(in crate::top) unseen: Option<f64>,
     /// Of all programs.
     pub(in crate::top) cpu_share: Option<f64>,
-    /// The busiest queue's packets against the mean; 1.0 is even. None without packets, or with one queue.
+    /// The busiest queue's packets against the mean of its program's queues; 1.0 is even. Of the program with the most
+    /// uneven ones; None where no program has packets in several.
     pub(in crate::top) skew: Option<f64>,
 }
 
@@ -123,6 +122,9 @@ pub(in crate::top) struct Program {
     pub(in crate::top) cpu_share: Option<f64>,
     /// What it says of itself, if it is a fanq with a control socket.
     pub(in crate::top) policy: Option<String>,
+    /// Each of its queues has a thread that is named after it.
+    #[serde(skip)]
+    named: bool,
 }
 
 impl Board {
@@ -153,6 +155,7 @@ impl Board {
             queues_of(owner.pid, &sample.queues, &mut queues);
             let program = Program {
                 owner: Arc::clone(owner),
+                named: self.shares.are_named(owner.pid, &queues),
                 queues,
                 threads: queue.process.as_ref().map_or(0, |process| process.threads.len()),
                 cpu_share: self.shares.of_process(owner.pid),
@@ -176,11 +179,21 @@ impl Board {
             history.take(sample.at, now, delta);
             line.describe(now, history);
             line.set_rates(delta, own_socket);
-            line.set_detail(before, now, delta);
             if let (Some(process), Some(owner)) = (&now.process, &now.owner) {
-                let program = self.programs.iter().find(|program| program.owner.pid == owner.pid);
-                let queues = program.map_or(&[][..], |program| &program.queues);
-                let share = self.shares.of_queue(process, now.row.queue, queues);
+                let found =
+                    self.programs.binary_search_by_key(&owner.pid, |program| program.owner.pid);
+                let share = found.map_or_else(
+                    |_| QueueShare::default(),
+                    |index| {
+                        let program = &self.programs[index];
+                        self.shares.of_queue(
+                            process,
+                            now.row.queue,
+                            program.queues.len(),
+                            program.named,
+                        )
+                    },
+                );
                 line.cpu = share.cpu;
                 line.cpu_share = share.share;
                 line.cpu_share_is_of_process = share.shared;
@@ -207,9 +220,6 @@ impl Board {
             self.lines.iter().filter_map(value).reduce(|sum, value| sum + value)
         };
         let packets = sum(|line| line.packets);
-        let most = self.lines.iter().filter_map(|line| line.packets).fold(0.0, f64::max);
-        let mean = packets.map(|packets| packets / float(self.lines.len().max(1) as u64));
-        let skew = mean.filter(|mean| *mean > 0.0 && self.lines.len() > 1).map(|mean| most / mean);
         let shares = self.programs.iter().filter_map(|program| program.cpu_share);
         let unseen = of_known(|line| line.unseen).unwrap_or(0.0);
         Totals {
@@ -222,8 +232,25 @@ impl Board {
             lost_socket_full: sum(|line| line.lost_socket_full),
             unseen: seconds.map(|seconds| unseen + self.unseen_of_shared(sample) / seconds),
             cpu_share: shares.reduce(|sum, share| sum + share),
-            skew,
+            skew: self.busiest().map(|(_, skew)| skew),
         }
+    }
+
+    /// The queue that has the most packets against the mean of its program's queues, and how many times that mean.
+    pub(super) fn busiest(&self) -> Option<(&QueueLine, f64)> {
+        let pid = |line: &QueueLine| line.owner.as_ref().map(|owner| owner.pid);
+        let mut programs: BTreeMap<Option<u32>, (f64, f64)> = BTreeMap::new();
+        for line in &self.lines {
+            let (packets, queues) = programs.entry(pid(line)).or_default();
+            *packets += line.packets?;
+            *queues += 1.0;
+        }
+        let skew = |line: &QueueLine| {
+            let (packets, queues) = programs.get(&pid(line))?;
+            (*packets > 0.0 && *queues > 1.0).then_some(line.packets? * queues / packets)
+        };
+        let skews = self.lines.iter().filter_map(|line| Some((line, skew(line)?)));
+        skews.max_by(|(_, a), (_, b)| a.total_cmp(b))
     }
 
     /// Packets that passed unseen by sockets that serve several queues: known of all these together.
@@ -258,6 +285,10 @@ impl QueueLine {
             depth: now.row.queue_total,
             configured: now.row.copy_mode != 0,
             history: depths,
+            bytes: history.told.bytes,
+            batch: history.told.batch,
+            verdicts: history.told.verdicts,
+            batch_time_us_p99: history.told.batch_time_us_p99,
             maxlen: now.detail.as_ref().and_then(|detail| detail.maxlen),
             ..Self::default()
         };
@@ -273,34 +304,6 @@ impl QueueLine {
         self.unseen = rate(delta.unseen()).filter(|_| own_socket);
         let answered = float(delta.answered) / seconds;
         self.wait = (answered > 0.0).then(|| float(self.depth) / answered);
-    }
-
-    fn set_detail(
-        &mut self,
-        before: Option<&QueueSample>,
-        now: &QueueSample,
-        delta: Option<(KernelDelta, f64)>,
-    ) {
-        let (Some(before), Some((_, seconds))) = (before, delta) else { return };
-        let (Some(then), Some(detail)) = (&before.detail, &now.detail) else { return };
-        let zero = QueueDetail::default();
-        let then = if detail.continues(then) { then } else { &zero };
-        self.bytes = Some(float(detail.bytes - then.bytes) / seconds);
-        let receives = detail.recv_calls - then.recv_calls;
-        let packets = detail.packets - then.packets;
-        self.batch = (receives > 0).then(|| float(packets) / float(receives));
-        let counts = [
-            detail.accepted - then.accepted,
-            detail.dropped - then.dropped,
-            detail.other - then.other,
-        ];
-        let all = float(counts.iter().sum());
-        let [accepted, dropped, other] = counts.map(|count| float(count) / all);
-        self.verdicts = (all > 0.0).then_some(Verdicts { accepted, dropped, other });
-        let classes = detail.batch_times.iter().enumerate();
-        let counts =
-            classes.map(|(class, count)| count - then.batch_times.get(class).copied().unwrap_or(0));
-        self.batch_time_us_p99 = percentile_us(counts, 0.99);
     }
 }
 

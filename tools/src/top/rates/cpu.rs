@@ -6,16 +6,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::samples::{ProcessSample, QueueSample, ThreadSample};
+use super::super::samples::{ProcessSample, QueueSample};
 
 /// Shares of one process: 1.0 is one CPU.
 #[derive(Debug, Clone)]
 struct Used {
     /// The reading that the next one is compared with.
     last: Arc<ProcessSample>,
-    /// Of all threads together, and of each by its id; None until there are two readings.
+    /// Of all threads together; None until there are two readings.
     whole: Option<f64>,
-    threads: BTreeMap<u32, f64>,
+    /// Of the threads that are named after a queue, by the queue.
+    queues: BTreeMap<u16, QueueShare>,
 }
 
 /// What processes use, by their ids.
@@ -43,7 +44,7 @@ impl CpuShares {
             let used = match self.0.remove(&now.pid) {
                 Some(used) if used.last.at == now.at => used,
                 Some(used) => Used::between(&used.last, now),
-                None => Used { last: Arc::clone(now), whole: None, threads: BTreeMap::new() },
+                None => Used::first(now),
             };
             seen.insert(now.pid, used);
         }
@@ -55,45 +56,63 @@ impl CpuShares {
         self.0.get(&pid)?.whole
     }
 
-    /// What serves this queue uses. `queues` are all of its process.
+    /// Whether each of these queues has a thread of this process that is named after it.
+    pub(super) fn are_named(&self, pid: u32, queues: &[u16]) -> bool {
+        let used = self.0.get(&pid);
+        used.is_some_and(|used| queues.iter().all(|queue| used.queues.contains_key(queue)))
+    }
+
+    /// What serves this queue uses. Its process has so many queues, which all have threads of theirs, or not.
     pub(super) fn of_queue(
         &self,
         process: &ProcessSample,
         queue: u16,
-        queues: &[u16],
+        queues: usize,
+        named: bool,
     ) -> QueueShare {
         let Some(used) = self.0.get(&process.pid) else { return QueueShare::default() };
-        let by_name = |queue: u16| {
-            process.threads.iter().filter(move |thread| queue_in_name(&thread.name) == Some(queue))
-        };
-        if queues.iter().all(|queue| by_name(*queue).next().is_some()) {
-            let shares = by_name(queue).map(|thread| used.threads.get(&thread.id).copied());
-            let first = by_name(queue).min_by_key(|thread| thread.name.len());
-            let share = shares.sum::<Option<f64>>();
-            return QueueShare { share, shared: false, cpu: first.map(|thread| thread.cpu) };
+        if named {
+            return used.queues.get(&queue).copied().unwrap_or_default();
         }
         let cpu = match &process.threads[..] {
             [only] => Some(only.cpu),
             _ => None,
         };
-        QueueShare { share: used.whole, shared: queues.len() > 1, cpu }
+        QueueShare { share: used.whole, shared: queues > 1, cpu }
     }
 }
 
 impl Used {
+    fn first(now: &Arc<ProcessSample>) -> Self {
+        let mut queues = BTreeMap::new();
+        for thread in &now.threads {
+            let Some(queue) = queue_in_name(&thread.name) else { continue };
+            let share = QueueShare { share: None, shared: false, cpu: Some(thread.cpu) };
+            queues.entry(queue).or_insert(share);
+        }
+        Self { last: Arc::clone(now), whole: None, queues }
+    }
+
     fn between(then: &ProcessSample, now: &Arc<ProcessSample>) -> Self {
+        let mut used = Self::first(now);
         let seconds = now.at.saturating_sub(then.at).as_secs_f64();
-        let used_before = |thread: &ThreadSample| {
+        if seconds <= 0.0 {
+            return used;
+        }
+        let mut whole = 0.0;
+        for thread in &now.threads {
             let found = then.threads.binary_search_by_key(&thread.id, |thread| thread.id);
-            found.map_or(Duration::ZERO, |index| then.threads[index].used)
-        };
-        let share = |thread: &ThreadSample| {
-            let used = thread.used.saturating_sub(used_before(thread)).as_secs_f64();
-            (thread.id, if seconds > 0.0 { used / seconds } else { 0.0 })
-        };
-        let threads: BTreeMap<_, _> = now.threads.iter().map(share).collect();
-        let whole = (seconds > 0.0).then(|| threads.values().sum());
-        Self { last: Arc::clone(now), whole, threads }
+            let before = found.map_or(Duration::ZERO, |index| then.threads[index].used);
+            let share = thread.used.saturating_sub(before).as_secs_f64() / seconds;
+            whole += share;
+            let queue = queue_in_name(&thread.name).and_then(|queue| used.queues.get_mut(&queue));
+            if let Some(queue) = queue {
+                // Inspecting threads behind a worker come after it, and its CPU is the worker's.
+                *queue.share.get_or_insert(0.0) += share;
+            }
+        }
+        used.whole = Some(whole);
+        used
     }
 }
 

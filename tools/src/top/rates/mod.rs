@@ -9,6 +9,7 @@ mod cpu;
 mod histogram;
 mod kernel;
 mod problems;
+mod told;
 
 pub(super) use board::{Board, Program, QueueLine, Totals};
 pub(super) use problems::{Problem, Severity};

@@ -13,6 +13,7 @@ use super::super::format::grouped;
 use super::super::samples::{QueueSample, Sample, SoftnetRow};
 use super::board::{Board, QueueLine};
 use super::kernel::KernelDelta;
+use super::told::Told;
 use super::{HISTORY_LENGTH, float};
 
 /// Something that is wrong.
@@ -67,6 +68,8 @@ pub(super) struct History {
     /// Since when packets wait and none is answered.
     stuck_since: Option<Duration>,
     given_up_at: Option<Duration>,
+    /// What its program says of it.
+    pub(super) told: Told,
 }
 
 impl History {
@@ -77,6 +80,7 @@ impl History {
         delta: Option<(KernelDelta, f64)>,
     ) {
         self.given_up_at = None;
+        self.told.take(now.detail.as_ref());
         if delta.is_some_and(|(delta, _)| delta.fresh) {
             self.depths.clear();
             self.stuck_since = None;
@@ -103,6 +107,7 @@ impl History {
         self.given_up_at.get_or_insert(at);
         self.depths.clear();
         self.stuck_since = None;
+        self.told = Told::default();
         self.losses.iter_mut().for_each(|losses| losses.rate = 0.0);
     }
 
@@ -265,20 +270,16 @@ fn add_strained(problems: &mut Vec<Problem>, board: &Board) {
             remedy: "add queues, or make it faster",
         });
     }
-    let packets = board.totals.packets.unwrap_or(0.0);
-    if let Some(skew) = board.totals.skew.filter(|skew| *skew >= SKEWED && packets >= SKEW_PACKETS)
-    {
-        let most = board
-            .lines
-            .iter()
-            .max_by(|a, b| a.packets.unwrap_or(0.0).total_cmp(&b.packets.unwrap_or(0.0)));
-        let queue = most.map_or(0, |line| line.queue);
-        let what = format!("queue {queue}: {skew:.1} times as many packets as the mean");
-        problems.push(Problem {
-            severity: Severity::Note,
-            what,
-            remedy: "see how flows reach the CPUs",
-        });
+    let skewed = board.busiest().filter(|(line, skew)| {
+        *skew >= SKEWED && line.packets.is_some_and(|packets| packets >= SKEW_PACKETS)
+    });
+    if let Some((line, skew)) = skewed {
+        let what = format!(
+            "queue {}: {skew:.1} times the packets of its program's mean queue",
+            line.queue
+        );
+        let remedy = "see how flows reach the CPUs";
+        problems.push(Problem { severity: Severity::Note, what, remedy });
     }
 }
 

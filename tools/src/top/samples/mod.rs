@@ -25,8 +25,10 @@ pub(super) use owners::Owner;
 use owners::Owners;
 pub(super) use tables::{SocketRow, SoftnetRow};
 use tables::{TableFile, parse_netlink, parse_softnet};
+pub(super) use threads::ProcessSample;
 use threads::Processes;
-pub(super) use threads::{ProcessSample, ThreadSample};
+#[cfg(test)]
+pub(super) use threads::ThreadSample;
 
 /// What was read at one moment. Kept and filled again, so that it allocates only to grow.
 #[derive(Debug, Clone, Default)]
@@ -98,7 +100,8 @@ impl Sampler {
         })
     }
 
-    /// Reads everything, at the time `at`. With `whole`, threads are read even if they were a moment ago.
+    /// Reads everything, at the time `at`. With `whole`, threads are read and programs asked even if they were a
+    /// moment ago.
     ///
     /// # Errors
     /// The table of queues cannot be read any more.
@@ -151,7 +154,7 @@ impl Sampler {
             self.owners.forget();
         }
         let owners = sample.queues.iter().filter_map(|queue| queue.owner.as_ref());
-        self.details.update(owners, sample.at);
+        self.details.update(owners, sample.at, whole);
         for queue in &mut sample.queues {
             let Some(owner) = &queue.owner else { continue };
             queue.process = self.processes.of(owner.pid);

@@ -66,7 +66,15 @@ impl Page<'_> {
             return;
         }
         let column = self.area.x + u16::try_from(x).unwrap_or(0);
-        self.buffer.set_stringn(column, self.y, text, width.min(area_width - x), style);
+        let width = width.min(area_width - x);
+        if !text.chars().all(is_one_column) {
+            self.buffer.set_stringn(column, self.y, text, width, style);
+            return;
+        }
+        // The same for what needs no thought about widths, as nearly all is, at less cost.
+        for (column, c) in (column..).zip(text.chars().take(width)) {
+            self.buffer[(column, self.y)].set_char(c).set_style(style);
+        }
     }
 
     fn line(&mut self, text: &str, style: Style) {
@@ -249,6 +257,11 @@ fn keys(board: &Board, choices: &Choices) -> String {
     format!("{place}q quit  p pause  s sort ({})  +/- time  ? help", choices.sort.name())
 }
 
+/// Whether it is known without looking it up that this takes one column: printable ASCII, and signs of ours.
+fn is_one_column(c: char) -> bool {
+    matches!(c, ' '..='~' | '\u{2500}'..='\u{259f}' | '·' | '▾')
+}
+
 /// Styles by what they say.
 struct Styles {
     title: Style,
@@ -303,7 +316,7 @@ const HELP: &[&str] = &[
     "LOST/s     Q-FULL/s as the queue was full, and S-FULL/s as its socket was",
     "UNSEEN/s   passed unseen, by fail-open, as the socket was full",
     "WAIT       how long a packet waits, from depth and rate",
-    "skew       packets of the busiest queue against the mean; 1 is even",
+    "skew       packets of the busiest queue against its program's mean; 1 is even",
     "",
     "Only a fanq tells: BYTES/s, OF MAX, BATCH (packets a receive), ACC/DROP/ELSE",
     "(verdicts in %), ENGINE (time of a batch, of which 99 % are shorter).",

@@ -1,5 +1,5 @@
-//! Goal: what the screen looks like is known, at several sizes, with and without UTF-8, and no size or number breaks it.
-//! Method: boards made by hand, drawn on ratatui's test terminal, compared with the texts in `screens/`, which
+//! Goal: what the screen looks like is known, at several sizes, with and without UTF-8, and no size or number breaks
+//! it. Method: boards made by hand, drawn on ratatui's test terminal, compared with the texts in `screens/`, which
 //! FANQ_WRITE_SCREENS=1 writes anew.
 
 use std::path::Path;
@@ -30,7 +30,7 @@ fn scene(second: u32) -> Vec<QueueSample> {
                 used.map(|name| (name, if name == "fanq-2" { ms * 97 / 100 } else { ms / 3 }));
             queue.owner = Some(fanq.clone());
             queue.process = Some(process(4711, ms, &used));
-            queue.detail = Some(detail(u64::from(second * rate), u32::from(number)));
+            queue.detail = Some(detail(ms, u64::from(second * rate), u32::from(number)));
         } else {
             queue.owner = Some(other.clone());
             queue.process = Some(process(812, ms, &[("Suricata-Main", ms / 20), ("W#01", ms / 2)]));
@@ -220,7 +220,7 @@ proptest! {
                 queue.row.id_sequence = id.wrapping_mul(u32::try_from(times).unwrap_or(1));
                 queue.row.queue_total = depth >> times;
                 queue.row.user_dropped = lost.wrapping_mul(times);
-                queue.detail = Some(detail(u64::from(*id) * times, number.into()));
+                queue.detail = Some(detail(times * 700, u64::from(*id) * times, number.into()));
                 queue
             }).collect()
         };
@@ -228,7 +228,7 @@ proptest! {
         for times in 0..3 {
             board.take(&sample(times * 700, &at(&ids, times)));
         }
-        let mut choices = Choices { help, offset, ..choices() };
+        let mut choices = Choices { offset, help, ..choices() };
         let shown = screen(width, height, &board, &mut choices);
         prop_assert!(shown.lines().all(|line| line.chars().count() <= usize::from(width)));
         table(&board, &choices, width, "12:00:05 UTC");

@@ -42,6 +42,10 @@ pub(super) fn toml(report: &Report<'_>, chosen: &Candidate, evidence: &Path) -> 
         shown.map(|one| format!("#   {:.3} us, {} lost: {}\n", one.us, one.lost, one.candidate));
     text.extend(lines);
     text.extend(axes.left_out().map(|option| format!("# Not tried for want of time: {option}.\n")));
+    let cut = screening.ranked.iter().any(|one| !one.candidate.copies_all());
+    if cut && chosen.copies_all() {
+        text += "# A short copy range is chosen only where --headers-only says that it will do.\n";
+    }
     text += "# All of it: ";
     text += &evidence;
     text += ". An inspector costs more than this; measure yours, too.\n\n";

@@ -37,11 +37,23 @@ def listen(notify):
         say("told " + " ".join(f"{key}={value}" for key, value in sorted(state.items())))
 
 
+def attend(process, errors):
+    """Passes on whole lines, then tells of the end."""
+    for line in os.fdopen(errors, "rb"):
+        os.write(2, line)
+    say(f"ended {os.waitpid(process, 0)[1]}")
+
+
 def start():
     names = sorted(kept)
+    errors, theirs = os.pipe()
     process = os.fork()
     if process:
-        return process
+        os.close(theirs)
+        say(f"started {process}")
+        threading.Thread(target=attend, args=[process, errors]).start()
+        return
+    os.dup2(theirs, 2)
     # First out of the way, then to their places.
     high = [fcntl.fcntl(kept[name], fcntl.F_DUPFD, 100) for name in names]
     for place, descriptor in enumerate(high, 3):
@@ -60,10 +72,8 @@ def main():
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     notify.bind(path)
     threading.Thread(target=listen, args=[notify], daemon=True).start()
-    for line in sys.stdin:
-        process = start()
-        say(f"started {process}")
-        threading.Thread(target=lambda: say(f"ended {os.waitpid(process, 0)[1]}"), daemon=True).start()
+    for _ in sys.stdin:
+        start()
 
 
 main()

@@ -1,0 +1,270 @@
+//! Goal: a program under `fanq accel` does and sees exactly what it does and sees without it, with fewer system calls.
+//!
+//! Method: two conformance programs, in C (also fortified) and in Python, do all that programs do with a queue and
+//! print what they see; their output with and without the library is compared, in network namespaces of the test's
+//! own. Then programs as they are: a loop of libnetfilter_queue, and Python's NetfilterQueue, where they can be had.
+//!
+//! Needs root, `unshare`, `nsenter`, `setpriv`, `ip`, `iptables`, cc, python3, and the library beside the program
+//! (cargo build --package fanq-accel). What is missing is SKIPPED aloud, or a failure if CI is set.
+
+#[path = "../space/mod.rs"]
+mod space;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use space::{Space, skip};
+
+#[test]
+fn a_c_program_sees_and_does_the_same() {
+    same_with_and_without(&[conformance(&[])]);
+}
+
+#[test]
+fn a_fortified_c_program_sees_and_does_the_same() {
+    same_with_and_without(&[conformance(&["-D_FORTIFY_SOURCE=2"])]);
+}
+
+#[test]
+fn it_does_so_in_any_size_of_batch() {
+    let Some(plain) = transcript(&[], &[conformance(&[])]) else { return };
+    for batch in ["1", "3", "256"] {
+        let under = transcript(&["--batch", batch], &[conformance(&[])]).expect("it ran before");
+        assert_same(&plain, &under, &format!("--batch {batch}"));
+    }
+}
+
+#[test]
+fn a_python_program_sees_and_does_the_same() {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/accel/conformance.py");
+    for seed in ["1", "2", "3"] {
+        same_with_and_without(&["python3", program.to_str().expect("text"), seed]);
+    }
+}
+
+#[test]
+fn a_loop_takes_two_system_calls_for_many_packets_and_the_account_adds_up() {
+    let Some(account) = account_of_loop(&[]) else { return };
+    let totals = &account["totals"];
+    let count = |key: &str| totals[key].as_u64().unwrap_or_else(|| panic!("no {key} in {account}"));
+    assert_eq!(
+        (count("packets"), count("accepted"), count("dropped")),
+        (150, 129, 21),
+        "{account}"
+    );
+    assert!(count("recv_calls") <= 5 && count("send_calls") <= 5 + 42, "{account}");
+    assert_eq!(account["queues"][0]["queue"], 0);
+    assert_eq!(account["schema"], "fanq.run/1");
+    let plain = account_of_loop(&["--batch", "1"]).expect("it ran before");
+    assert_eq!(plain["totals"]["recv_calls"], 150, "one at a time: {plain}");
+}
+
+/// The account of the conformance program's first case.
+fn account_of_loop(options: &[&str]) -> Option<Value> {
+    let space = space()?;
+    let options = [&["--stats", "1000", "--summary", "json"], options].concat();
+    let words = [&accel(&options)[..], &[conformance(&[]), "loop"]].concat();
+    let output = space.command(&words).output().expect("nsenter runs");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    let last = stdout.lines().next_back().unwrap_or_default();
+    Some(serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {stdout}")))
+}
+
+#[test]
+fn what_the_program_cannot_set_is_set_for_it() {
+    let Some(space) = space() else { return };
+    let options = ["--rcvbuf", "8MiB", "--queue-maxlen", "7", "--copy-range", "20", "--cpu", "0"];
+    let script = format!(
+        "{} {} options & child=$!; wait $child; echo status $?",
+        accel(&options).join(" "),
+        conformance(&[])
+    );
+    let output = space.command(&["bash", "-c", &script]).output().expect("nsenter runs");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    for line in ["buffer 16777216", "copied 20 of 32", "waiting 7", "cpu 0", "status 0"] {
+        assert!(stdout.lines().any(|said| said.trim() == line), "no `{line}` in {stdout}");
+    }
+}
+
+#[test]
+fn programs_that_cannot_be_helped_are_told_why() {
+    let Some(space) = Space::new() else { return };
+    let program = built("static", &["-static"], "int main(void) { return 0; }");
+    let Some(program) = program else { return skip("cc cannot link statically here") };
+    for (command, part) in [
+        (program.to_str().expect("text"), "statically linked"),
+        ("no-such-program-here", "no program no-such-program-here in PATH"),
+    ] {
+        let words = [&accel(&[])[..], &[command]].concat();
+        let output = space.command(&words).output().expect("nsenter runs");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(part), "no `{part}` in {stderr}");
+    }
+}
+
+#[test]
+fn without_statistics_it_becomes_the_program() {
+    let Some(space) = Space::new() else { return };
+    let words = [&accel(&[])[..], &["sh", "-c", "echo $$; exit 7"]].concat();
+    let script = format!("echo $$; exec {}", quoted(&words));
+    let output = space.command(&["bash", "-c", &script]).output().expect("nsenter runs");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let ids: Vec<_> = stdout.lines().collect();
+    assert_eq!((output.status.code(), ids.len()), (Some(7), 2), "{stdout}");
+    assert_eq!(ids[0], ids[1], "the same process");
+    let words = [&accel(&["--stats", "9"])[..], &["sh", "-c", "kill -TERM $$"]].concat();
+    let output = space.command(&words).output().expect("nsenter runs");
+    assert_eq!(output.status.code(), Some(128 + 15), "with them it ends as the program ended");
+}
+
+#[test]
+fn libnetfilter_queues_own_loop_is_accelerated() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/peers/libnetfilter_queue.c");
+    let source = std::fs::read_to_string(source).expect("it is in the repository");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/peers");
+    let include = format!("-I{}", folder.display());
+    let libraries = ["-pthread", include.as_str(), "-lnetfilter_queue", "-lnfnetlink"];
+    match built("libnetfilter_queue", &libraries, &source) {
+        Some(program) => is_accelerated(program.to_str().expect("text")),
+        None => skip("libnetfilter-queue-dev is missing"),
+    }
+}
+
+#[test]
+fn pythons_netfilterqueue_is_accelerated() {
+    let folder = PathBuf::from(env!("CARGO_BIN_EXE_fanq"));
+    let places = folder.ancestors().skip(2).map(|folder| folder.join("peers/netfilterqueue"));
+    let chosen =
+        std::env::var_os("FANQ_PEERS").map(|peers| PathBuf::from(peers).join("netfilterqueue"));
+    match chosen.into_iter().chain(places.take(1)).find(|program| program.is_file()) {
+        Some(program) => is_accelerated(program.to_str().expect("text")),
+        // It takes the Python index; nothing of the tests' own does.
+        None => eprintln!("SKIPPED: build it first: scripts/peers.sh build netfilterqueue"),
+    }
+}
+
+/// A program as the bench has them takes many packets with each receive, and loses none.
+fn is_accelerated(program: &str) {
+    let Some(space) = space() else { return };
+    let words = accel(&["--stats", "1000", "--summary", "json"]);
+    let words = [&words[..], &[program, "-l", "4000", "0-0"]].concat();
+    let mut running = space::Fanq::new(space.command(&words).spawn().expect("nsenter runs"));
+    running.await_ready();
+    let put = [conformance(&[]), "through", "2000"];
+    let output = space.command(&put).output().expect("nsenter runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("came 2000"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    running.signal("TERM");
+    let ended = running.wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let account: Value = serde_json::from_str(ended.stdout.lines().next_back().unwrap_or_default())
+        .unwrap_or_else(|error| panic!("{error} in {}", ended.stdout));
+    let totals = &account["totals"];
+    assert_eq!(
+        (&totals["packets"], &totals["accepted"]),
+        (&2000.into(), &2000.into()),
+        "{account}"
+    );
+    // How many are there at once hangs on timing; that it is never more than one does not.
+    assert!(totals["recv_calls"].as_u64().is_some_and(|calls| calls < 2000), "{account}");
+}
+
+/// Holds the program's output under the library to that without.
+fn same_with_and_without(program: &[&str]) {
+    let Some(plain) = transcript(&[], program) else { return };
+    let under = transcript(&accel(&[]), program).expect("it ran before");
+    assert_same(&plain, &under, &program.join(" "));
+}
+
+fn assert_same(plain: &str, under: &str, what: &str) {
+    let differs = plain.lines().zip(under.lines()).position(|(a, b)| a != b);
+    if let Some(at) = differs {
+        let line = |text: &str| text.lines().nth(at).unwrap_or_default().to_owned();
+        let case = plain.lines().take(at + 1).filter(|line| !line.starts_with(' ')).last();
+        panic!(
+            "{what}: {case:?}, line {}: plain {:?}, accelerated {:?}",
+            at + 1,
+            line(plain),
+            line(under)
+        );
+    }
+    assert_eq!(plain.lines().count(), under.lines().count(), "{what}: one ends early");
+}
+
+/// What a program prints, behind these words; `--...` are options of `fanq accel`. None where it is skipped.
+fn transcript(before: &[&str], program: &[&str]) -> Option<String> {
+    let space = space()?;
+    let before = match before {
+        [first, ..] if first.starts_with("--") => accel(before),
+        words => words.to_vec(),
+    };
+    let words = [&["timeout", "60"], &before[..], program].concat();
+    let output = space.command(&words).output().expect("nsenter runs");
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words:?}: {}: {stdout}{stderr}", output.status);
+    assert!(stdout.ends_with("done\n"), "{words:?}: {stdout}{stderr}");
+    Some(stdout)
+}
+
+/// A namespace in which what comes to port 9000 goes into queue 0, and to 9001 into queue 1.
+fn space() -> Option<Space> {
+    let space = Space::new()?;
+    space.shell(
+        "mount -t tmpfs tmpfs /run && ip link set lo up && for queue in 0 1; do \
+         iptables -A INPUT -p udp --dport 900$queue -j NFQUEUE --queue-num $queue; done",
+    );
+    Some(space)
+}
+
+/// The words that start a program under the library.
+fn accel<'a>(options: &[&'a str]) -> Vec<&'a str> {
+    let library = Path::new(env!("CARGO_BIN_EXE_fanq")).with_file_name("libfanq_accel.so");
+    assert!(library.is_file(), "build the library: cargo build --package fanq-accel");
+    [&[env!("CARGO_BIN_EXE_fanq"), "accel"], options, &["--"]].concat()
+}
+
+fn quoted(words: &[&str]) -> String {
+    words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ")
+}
+
+/// The conformance program, built once for each set of flags.
+fn conformance(flags: &[&'static str]) -> &'static str {
+    static PLAIN: OnceLock<PathBuf> = OnceLock::new();
+    static FORTIFIED: OnceLock<PathBuf> = OnceLock::new();
+    let (cell, name) = if flags.is_empty() {
+        (&PLAIN, "conformance")
+    } else {
+        (&FORTIFIED, "conformance-fortified")
+    };
+    let path = cell.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/accel");
+        let source = std::fs::read_to_string(folder.join("conformance.c")).expect("it is there");
+        let include = format!("-I{}", folder.display());
+        let flags = [flags, &["-pthread", include.as_str()]].concat();
+        built(name, &flags, &source).expect("cc builds it")
+    });
+    path.to_str().expect("the path is text")
+}
+
+/// A program from C; None if it cannot be built.
+fn built(name: &str, flags: &[&str], source: &str) -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (code, program) = (folder.join(format!("{name}.c")), folder.join(name));
+    std::fs::write(&code, source).expect("the folder is ours");
+    let output = Command::new("cc")
+        .args(["-std=gnu11", "-O2", "-Wall", "-Wextra"])
+        .arg("-o")
+        .args([&program, &code])
+        .args(flags)
+        .output()
+        .expect("cc runs");
+    if !output.status.success() {
+        eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+    }
+    output.status.success().then_some(program)
+}
