@@ -8,6 +8,9 @@
 //!      the same, and the socket unread for one   -> stuck, too: its thread does not run
 //! ```
 //!
+//! A watchdog that was itself kept from looking, as when the whole process was stopped, has seen nothing: it begins
+//! anew.
+//!
 //! Invariant: it reads what workers write anyway, so they pay nothing for being looked at; other queues than a stuck
 //! worker's are not touched. It deliberately does not end a thread that is stuck: nothing can do that safely. What is
 //! answered, and what not, is [`stand_in`](crate::worker::stand_in)'s.
@@ -61,6 +64,8 @@ pub(crate) struct Watched<P> {
     /// The last beat, and since when it has been that.
     beat: u64,
     since: Timestamp,
+    /// When it was last looked at.
+    looked: Timestamp,
     /// Since when the socket has had something that nobody reads.
     unread_since: Option<Timestamp>,
     stuck: Option<StandIn>,
@@ -152,6 +157,7 @@ impl<P: Port> Watched<P> {
             config,
             beat,
             since,
+            looked: since,
             unread_since: None,
             stuck: None,
             #[cfg(test)]
@@ -169,6 +175,9 @@ impl<P: Port> Watched<P> {
         let beat = self.shared.heartbeat.beat();
         if beat != self.beat || self.shared.has_ended() {
             return self.came_back(beat, now);
+        }
+        if now.since(std::mem::replace(&mut self.looked, now)) > self.config.deadline / 2 {
+            (self.since, self.unread_since) = (now, None);
         }
         if let Some(stand_in) = &mut self.stuck {
             // One that failed is tried again at the next look; one that has moved is seen by its beat.
@@ -207,6 +216,7 @@ impl<P: Port> Watched<P> {
     fn came_back(&mut self, beat: u64, now: Timestamp) -> Option<FaultReport> {
         let after = now.since(self.since);
         (self.beat, self.since, self.unread_since) = (beat, now, None);
+        self.looked = now;
         let StandIn { answered, .. } = self.stuck.take()?;
         self.shared.set_stuck(false);
         Some(FaultReport::Resumed { queue: self.queue, after, answered })
@@ -232,3 +242,112 @@ const LOOK_MAX: Duration = Duration::from_millis(100);
 
 /// A queue of 16,384 packets fills in 10 ms at 1.6 million a second.
 const PASS_EVERY: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel_table::KernelRow;
+    use crate::nfq::PacketId;
+    use crate::sys::{ReceiveError, ReceiveRing};
+
+    /// A socket with nothing in it, or something that nobody reads.
+    struct Silent {
+        ring: ReceiveRing,
+        readable: bool,
+    }
+
+    impl Port for Silent {
+        fn receive(&mut self, _block: bool) -> Result<usize, ReceiveError> {
+            Err(ReceiveError::Nothing)
+        }
+
+        fn wait(&self, _limit: Duration) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn ring(&self) -> &ReceiveRing {
+            &self.ring
+        }
+
+        fn ring_mut(&mut self) -> &mut ReceiveRing {
+            &mut self.ring
+        }
+
+        fn send(&mut self, _messages: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn kernel_row(&self) -> Option<KernelRow> {
+            Some(KernelRow {
+                queue: 1,
+                port_id: 1,
+                queue_total: 1,
+                copy_mode: 2,
+                copy_range: 1,
+                queue_dropped: 0,
+                user_dropped: 0,
+                id_sequence: 1,
+            })
+        }
+
+        fn is_readable(&self) -> bool {
+            self.readable
+        }
+    }
+
+    fn watched(readable: bool) -> (Watched<Silent>, Arc<WorkerShared>) {
+        let shared = Arc::new(WorkerShared::new(false));
+        let config = WatchdogConfig {
+            deadline: Duration::from_millis(100),
+            on_fault: Fate::Drop,
+            on_exit: None,
+            deferring: false,
+        };
+        let port = Silent { ring: ReceiveRing::new(1, 64, 0), readable };
+        (Watched::new(1, port, Arc::clone(&shared), config), shared)
+    }
+
+    const fn ms(ms: u64) -> Timestamp {
+        Timestamp(ms * 1_000_000)
+    }
+
+    #[test]
+    fn a_worker_is_stuck_after_its_deadline_and_not_before() {
+        let (mut watched, shared) = watched(false);
+        shared.heartbeat.begin_batch();
+        shared.heartbeat.set_next_id(PacketId(2));
+        for time in [0, 40, 80] {
+            assert_eq!(watched.look(ms(time)), None);
+        }
+        let since = Duration::from_millis(100);
+        let packet = Some(PacketId(1));
+        let stuck = FaultReport::Stuck { queue: 1, packet, since, on_fault: Fate::Drop };
+        assert_eq!(watched.look(ms(100)), Some(stuck));
+        assert!(shared.is_stuck());
+        assert_eq!(watched.look(ms(105)), None, "said once");
+        shared.heartbeat.end_batch();
+        let after = Duration::from_millis(110);
+        let resumed = FaultReport::Resumed { queue: 1, after, answered: 1 };
+        assert_eq!(watched.look(ms(110)), Some(resumed));
+        assert!(!shared.is_stuck());
+    }
+
+    #[test]
+    fn a_worker_that_sleeps_is_well_while_there_is_nothing_to_read() {
+        for readable in [false, true] {
+            let (mut watched, _shared) = watched(readable);
+            let reports: Vec<_> = (0..20).filter_map(|look| watched.look(ms(10 * look))).collect();
+            assert_eq!(reports.len(), usize::from(readable), "{reports:?}");
+        }
+    }
+
+    #[test]
+    fn a_watchdog_that_was_stopped_blames_nobody_for_that_time() {
+        let (mut watched, shared) = watched(true);
+        shared.heartbeat.begin_batch();
+        for time in [0, 40, 5000, 5040, 5080] {
+            assert_eq!(watched.look(ms(time)), None);
+        }
+        assert!(watched.look(ms(5100)).is_some());
+    }
+}

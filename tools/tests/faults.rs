@@ -150,6 +150,7 @@ print('goes on', flush=True)",
     let mut said = BufReader::new(tracer.stdout.take().expect("it is piped")).lines();
     let stopped = said.next().and_then(Result::ok);
     if stopped.as_deref() != Some("stopped") {
+        tracer.wait().expect("it ends");
         return space::skip("no thread may be traced here");
     }
     assert_eq!(ends.send(100, 100), 100, "answered in the worker's place");

@@ -1,8 +1,11 @@
 //! One lane: a thread with an inspector of its own, and the packets on their way to it.
 //!
 //! Invariant: packets leave in the order in which they were added. Whatever happens to the thread, every packet that
-//! it has comes back to the worker: decided, or without an answer.
+//! it has comes back to the worker: decided, or without an answer. After a panic it has a new inspector, up to a number
+//! of times a minute.
 
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -39,7 +42,7 @@ impl Lane {
         queue: u16,
         number: usize,
         cpus: Option<CpuList>,
-        make: impl FnOnce() -> I + Send + 'static,
+        make: impl Fn() -> I + Send + 'static,
     ) -> Self {
         let inbox = Arc::new(Inbox::new(Nobody, ROOM));
         let at_work = AtWork(Arc::clone(&inbox));
@@ -48,7 +51,15 @@ impl Lane {
                 // Refused: it stays where the worker is, which is slower and not wrong.
                 let _ = allow_cpus(&cpus);
             }
-            inspect_all(&at_work.0, make());
+            let mut panics = VecDeque::with_capacity(PANICS_MAX);
+            // A panic was told of by its hook. Packets that it cut off have been dropped, which answers them.
+            while catch_unwind(AssertUnwindSafe(|| inspect_all(&at_work.0, make()))).is_err() {
+                panics.push_back(Instant::now());
+                let oldest = if panics.len() < PANICS_MAX { None } else { panics.pop_front() };
+                if oldest.is_some_and(|then: Instant| then.elapsed() < MINUTE) {
+                    return;
+                }
+            }
         };
         let thread = std::thread::Builder::new()
             .name(format!("fanq-{queue}-{number}"))
@@ -158,6 +169,10 @@ const POSTED_TOGETHER: usize = 32;
 
 /// How long an idle thread sleeps at most.
 const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// Panics within a minute after which a thread ends.
+const PANICS_MAX: usize = 5;
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// How long the end of a worker waits for the end of its lanes.
 const JOIN_MAX: Duration = Duration::from_secs(1);

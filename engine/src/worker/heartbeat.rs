@@ -49,13 +49,13 @@ impl Heartbeat {
     }
 
     #[inline]
-    pub(super) fn set_next_id(&self, id: PacketId) {
+    pub(crate) fn set_next_id(&self, id: PacketId) {
         self.next_id.store(id.0, Ordering::Relaxed);
     }
 
     /// The worker has packets in hand.
     #[inline]
-    pub(super) fn begin_batch(&self) {
+    pub(crate) fn begin_batch(&self) {
         self.mark_answered();
         let beat = self.beat.load(Ordering::Relaxed);
         self.beat.store((beat | 1).wrapping_add((beat & 1) * 2), Ordering::Release);
@@ -69,7 +69,7 @@ impl Heartbeat {
 
     /// The worker is about to receive.
     #[inline]
-    pub(super) fn end_batch(&self) {
+    pub(crate) fn end_batch(&self) {
         let beat = self.beat.load(Ordering::Relaxed);
         // SeqCst, with the fence in `Outside::claim`: either the watchdog sees that the worker has moved and does
         // nothing, or the worker sees its claim and waits for what it does.

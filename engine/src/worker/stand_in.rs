@@ -84,12 +84,12 @@ impl StandIn {
             return Pass::Moved;
         }
         let Some(row) = port.kernel_row() else { return Pass::Failed };
-        let next = shared.heartbeat.next_id();
-        if taken.range.is_some_and(|(_, to)| next.distance_from(to.next()).is_some()) {
+        let first = self.packet.unwrap_or_else(|| shared.heartbeat.next_id());
+        if taken.range.is_some_and(|(_, to)| first.distance_from(to.next()).is_some()) {
             // Of an earlier time, which the worker has passed, without coming to the end of a batch since.
             *taken = Taken::default();
         }
-        let from = taken.range.map_or_else(|| self.packet.unwrap_or(next), |(_, to)| to.next());
+        let from = taken.range.map_or(first, |(_, to)| to.next());
         let last = PacketId(row.id_sequence);
         // What was given before the row was read is in the socket once the verdicts are carried out: the kernel does
         // both under the queue's lock.

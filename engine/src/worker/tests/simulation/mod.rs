@@ -4,7 +4,7 @@
 //! memory, stale and broken messages, ids that wrap, rulesets that are reloaded; inspectors that defer, panic, and do
 //! not come back while the watchdog looks. All of it in one thread, so that a number plays the same every time.
 //!
-//! `FANQ_SEED=number cargo test -p fanq --lib random_schedules` plays one schedule again.
+//! `FANQ_SEED=number cargo test -p fanq --lib random_schedules` plays one schedule again, `FANQ_SEEDS=count` so many.
 
 mod chance;
 mod kernel;
@@ -144,9 +144,9 @@ impl World {
         };
         let began = 1000;
         look(began);
-        let passes = self.chance.borrow_mut().below(6);
+        let passes = self.chance.borrow_mut().below(8);
         for pass in 1..=u64::from(passes) {
-            look(began + 100 * pass);
+            look(began + 50 * pass);
         }
     }
 }
@@ -252,7 +252,9 @@ fn random_schedules_keep_every_packet_in_the_account() {
             let seed: u64 = seed.parse().expect("FANQ_SEED is a number");
             seed..seed + 1
         }
-        Err(_) => 0..SEEDS,
+        Err(_) => {
+            0..std::env::var("FANQ_SEEDS").map_or(SEEDS, |count| count.parse().expect("a number"))
+        }
     };
     for seed in seeds {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| play(seed, &reports))) {
@@ -265,7 +267,7 @@ fn random_schedules_keep_every_packet_in_the_account() {
     }
 }
 
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 2000;
 const BATCH: usize = 16;
 const HELD_MAX: usize = 60;
 
