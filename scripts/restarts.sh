@@ -73,7 +73,7 @@ run() {
     done
     wait "$sender" "$receiver"
     "end_$way"
-    python3 - "$scratch/received" "$packets" "$way" "$count" <<'PYTHON'
+    python3 - "$scratch/received" "$packets" "$way" "$count" <<'PYTHON' || { explain; return 1; }
 import json, sys
 path, packets, way, count = sys.argv[1:]
 got = json.load(open(path))
@@ -83,6 +83,13 @@ print(f"{count:<9} {packets:>9} {way:>9} {lost:>6} {got['duplicates']:>8} "
 sys.exit(lost != 0 or got["duplicates"] != 0)
 PYTHON
 }
+
+# explain: what is known of a run that lost or doubled packets: the receiver's drops, what the program said, its account.
+explain() {
+    grep ^Udp: /proc/net/snmp
+    grep -v -e WATCHDOG -e FDSTORE=1 "$scratch/err"
+    cat "$scratch/out" "$scratch/sent" "$scratch/received"
+} >&2
 
 # await FILE TEXT COUNT: until the file has so many lines with the text.
 await() {
