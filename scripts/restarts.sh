@@ -60,6 +60,7 @@ run() {
     local pause
     pause=$(awk "BEGIN { print $packets / $rate / ($count + 1) }")
     "begin_$way"
+    : >"$scratch/receiver" # of the run before
     "$bin_dir/fanq-bench" receive --bind 127.0.0.1:9000 --expect "$packets" --idle 3 \
         >"$scratch/received" 2>"$scratch/receiver" &
     receiver=$!
@@ -84,7 +85,7 @@ sys.exit(lost != 0 or got["duplicates"] != 0)
 PYTHON
 }
 
-# explain: what is known of a run that lost or doubled packets: the receiver's drops, what the program said, its account.
+# explain: what is known of a run that lost or doubled packets: drops on the way, what the program said, its account.
 explain() {
     grep ^Udp: /proc/net/snmp
     grep -v -e WATCHDOG -e FDSTORE=1 "$scratch/err"
