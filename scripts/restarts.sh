@@ -109,7 +109,8 @@ begin_handover() { again_handover 0; }
 
 again_handover() { # TURN
     : >"$scratch/err"
-    "${fanq[@]}" --handover "$scratch/door" 2>"$scratch/err" >"$scratch/out" &
+    # Appended to, since the one before says its last words there.
+    "${fanq[@]}" --handover "$scratch/door" 2>>"$scratch/err" >"$scratch/out" &
     service=$!
     await "$scratch/err" ready: 1
 }
