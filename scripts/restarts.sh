@@ -60,6 +60,7 @@ run() {
     local pause
     pause=$(awk "BEGIN { print $packets / $rate / ($count + 1) }")
     "begin_$way"
+    : >"$scratch/receiver" # of the run before
     "$bin_dir/fanq-bench" receive --bind 127.0.0.1:9000 --expect "$packets" --idle 3 \
         >"$scratch/received" 2>"$scratch/receiver" &
     receiver=$!
@@ -73,7 +74,7 @@ run() {
     done
     wait "$sender" "$receiver"
     "end_$way"
-    python3 - "$scratch/received" "$packets" "$way" "$count" <<'PYTHON'
+    python3 - "$scratch/received" "$packets" "$way" "$count" <<'PYTHON' || { explain; return 1; }
 import json, sys
 path, packets, way, count = sys.argv[1:]
 got = json.load(open(path))
@@ -83,6 +84,13 @@ print(f"{count:<9} {packets:>9} {way:>9} {lost:>6} {got['duplicates']:>8} "
 sys.exit(lost != 0 or got["duplicates"] != 0)
 PYTHON
 }
+
+# explain: what is known of a run that lost or doubled packets: drops on the way, what the program said, its account.
+explain() {
+    grep ^Udp: /proc/net/snmp
+    grep -v -e WATCHDOG -e FDSTORE=1 "$scratch/err"
+    cat "$scratch/out" "$scratch/sent" "$scratch/received"
+} >&2
 
 # await FILE TEXT COUNT: until the file has so many lines with the text.
 await() {
@@ -101,7 +109,8 @@ begin_handover() { again_handover 0; }
 
 again_handover() { # TURN
     : >"$scratch/err"
-    "${fanq[@]}" --handover "$scratch/door" 2>"$scratch/err" >"$scratch/out" &
+    # Appended to, since the one before says its last words there.
+    "${fanq[@]}" --handover "$scratch/door" 2>>"$scratch/err" >"$scratch/out" &
     service=$!
     await "$scratch/err" ready: 1
 }
