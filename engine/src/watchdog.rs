@@ -302,6 +302,7 @@ mod tests {
             on_fault: Fate::Drop,
             on_exit: None,
             deferring: false,
+            begins: None,
         };
         let port = Silent { ring: ReceiveRing::new(1, 64, 0), readable };
         (Watched::new(1, port, Arc::clone(&shared), config), shared)

@@ -4,11 +4,11 @@
 
 #![forbid(unsafe_code)]
 
+mod accel;
 mod confine;
 mod control;
 mod doctor;
 mod endpoint;
-mod accel;
 mod eve;
 mod handover;
 mod inspector;
@@ -41,6 +41,7 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for a moment")]
 enum Command {
     /// Serve a range of queues, one pinned worker each.
     Run(run::RunArgs),

@@ -39,6 +39,8 @@ impl fmt::Display for PolicyChoice {
             Self::Plain(Policy::Accept) => f.write_str("accept"),
             Self::Plain(Policy::Drop) => f.write_str("drop"),
             Self::Plain(Policy::DropShare(share)) => write!(f, "drop:{}", share * 100.0),
+            Self::Plain(Policy::PanicAt(nth)) => write!(f, "panic:{nth}"),
+            Self::Plain(Policy::HangAt(nth)) => write!(f, "hang:{nth}"),
             Self::Rules(path) => path.display().fmt(f),
         }
     }

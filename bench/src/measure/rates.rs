@@ -26,7 +26,9 @@ pub(crate) fn search(session: &mut Session, plan: &Plan) -> anyhow::Result<()> {
                     still_open.push((number, search));
                 }
                 Step::Found(rates) => {
-                    rates.iter().for_each(|rate| session.say(&rate.in_words()));
+                    for rate in &rates {
+                        session.say(&rate.in_words());
+                    }
                     found[number] = rates;
                     let findings = found.iter().flatten().map(|rate| rate.finding.clone());
                     session.document.findings.rates = findings.collect();

@@ -5,8 +5,8 @@
 mod deferral;
 mod faults;
 mod overload;
-mod simulation;
 mod release;
+mod simulation;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

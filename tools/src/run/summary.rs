@@ -193,21 +193,7 @@ fn queue_summary(queue: &QueueStats) -> QueueSummary {
 
 /// The account at exit.
 pub(crate) fn text(stats: &EngineStats, extras: &Extras) -> String {
-    let mut table = table(&[
-        "queue",
-        "cpu",
-        "packets",
-        "bytes",
-        "accepted",
-        "dropped",
-        "recv",
-        "send",
-        "per recv",
-        "queue full",
-        "socket full",
-        "uninspected",
-        "errors",
-    ]);
+    let mut table = table(&COLUMNS);
     let mut row = |name: String, cpu: String, counts: &Counts, kernel: Option<KernelSummary>| {
         let numbers = [
             counts.packets,
@@ -246,13 +232,7 @@ pub(crate) fn text(stats: &EngineStats, extras: &Extras) -> String {
     if let Some(LogAccount { written, lost }) = extras.eve {
         let _ = writeln!(out, "log: {written} lines written, {lost} lost");
     }
-    if totals.panics + totals.hangs > 0 {
-        let Counts { panics, hangs, faulted, .. } = totals;
-        let _ = writeln!(
-            out,
-            "inspectors panicked {panics} times and hung {hangs} times: {faulted} packets got on-fault"
-        );
-    }
+    describe_faults(&totals, &mut out);
     let _ = writeln!(
         out,
         "{} packets answered, {} let through unseen, {} shed, {} flushed, lost: {at_least}{lost}",
@@ -261,15 +241,42 @@ pub(crate) fn text(stats: &EngineStats, extras: &Extras) -> String {
         totals.shed,
         totals.flushed,
     );
-    if totals.orphaned > 0 {
-        let _ = writeln!(
-            out,
-            "{} packets of a process that died were answered unseen (--on-orphan)",
-            totals.orphaned
-        );
-    }
     out
 }
+
+/// What was answered in somebody's place.
+fn describe_faults(totals: &Counts, out: &mut String) {
+    let Counts { panics, hangs, faulted, orphaned, .. } = totals;
+    if panics + hangs > 0 {
+        let _ = writeln!(
+            out,
+            "inspectors panicked {panics} times and hung {hangs} times: {faulted} packets got on-fault"
+        );
+    }
+    if *orphaned > 0 {
+        let _ = writeln!(
+            out,
+            "{orphaned} packets of a process that died were answered unseen (--on-orphan)"
+        );
+    }
+}
+
+/// Of the account for people.
+const COLUMNS: [&str; 13] = [
+    "queue",
+    "cpu",
+    "packets",
+    "bytes",
+    "accepted",
+    "dropped",
+    "recv",
+    "send",
+    "per recv",
+    "queue full",
+    "socket full",
+    "uninspected",
+    "errors",
+];
 
 /// The rules that matched, and what was odd.
 fn describe_rules(policy: &PolicyAccount, out: &mut String) {

@@ -28,8 +28,8 @@ fn the_next_worker_misses_no_id_and_finds_no_gap_that_is_none() {
     let mut kernel = SimulatedKernel::new(&shared, [Step::Packets(4)]);
     kernel.next_id = 41;
     let inspector = Thirds { batches: 0 };
-    let worker = Worker::new(QUEUE, kernel, inspector, Wait::Block, Arc::clone(&shared), None);
-    let mut worker = worker.continuing(PacketId(40));
+    shared.heartbeat.continue_at(PacketId(40));
+    let mut worker = Worker::new(QUEUE, kernel, inspector, Wait::Block, Arc::clone(&shared), None);
     worker.run().unwrap();
     assert_eq!(worker.into_parts().1, PacketId(45));
     let counts = shared.counters.snapshot();

@@ -246,7 +246,7 @@ fn after_a_panic_the_next_inspector_has_the_rules_and_counts_on_and_forgets_flow
     );
     assert_eq!(scene.inspect(&tcp(100, "ab")), Verdict::ACCEPT);
     assert_eq!(scene.inspect(&udp(2, 0)), Verdict::DROP);
-    let handover = scene.control.handover();
+    let handover = scene.control.lock().handover();
     // The engine drops the old one before it makes the next.
     let Scene { control, inspector, mut edits, .. } = scene;
     drop(inspector);
@@ -257,7 +257,7 @@ fn after_a_panic_the_next_inspector_has_the_rules_and_counts_on_and_forgets_flow
     };
     assert_eq!(inspect(&tcp(102, "cd")), Verdict::ACCEPT, "the first half is forgotten");
     assert_eq!(inspect(&udp(2, 0)), Verdict::DROP);
-    let rules = control.account().rules;
+    let rules = control.lock().account().rules;
     let hits = rules.iter().find(|rule| rule.name == "d").map(|rule| rule.packets);
     assert_eq!(hits, Some(2));
 }
