@@ -26,8 +26,12 @@ use account::CountsFile;
 /// Options of `fanq accel`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The program is started as it is, with LD_PRELOAD set. docs/ACCEL.md says what changes for it \
-    (speed) and what cannot be helped (static programs, Go's own system calls)."
+    after_help = "The program is started as it is, with LD_PRELOAD set. docs/ACCEL.md says what changes for it
+(speed) and what cannot be helped (static programs, Go's own system calls).
+
+Examples:
+  fanq accel -- my-ips --queue 0
+  fanq accel --cpu same --stats 10 -- my-ips --queue 0"
 )]
 pub(crate) struct AccelArgs {
     /// The library [default: libfanq_accel.so beside this program, or in ../lib/fanq]

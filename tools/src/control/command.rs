@@ -18,7 +18,7 @@ use crate::usage;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   fanq control statistics
-  fanq control --pid 4711 reload")]
+  fanq control --pid 4711 get")]
 pub(crate) struct ControlArgs {
     /// The process to ask [default: the only one in this network namespace]
     #[arg(long, conflicts_with = "socket")]
@@ -47,7 +47,7 @@ enum What {
         value: String,
     },
     /// Read the rules again and open the log anew, as SIGHUP does
-    #[command(after_help = "Examples:\n  fanq control --pid 4711 reload")]
+    #[command(after_help = "Examples:\n  fanq control reload")]
     Reload,
 }
 

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use super::options::{CopyRangeText, RunOptions, check_headers_are_copied};
 use super::summary::{self, Extras, LogAccount};
 use super::watch::{Asker, Orders};
-use crate::control::{Controlled, OpenControl, ServedControl};
+use crate::confine;
+use crate::control::{ControlPlace, Controlled, OpenControl, ServedControl};
 use crate::endpoint::Endpoint;
 use crate::eve::{EveLog, EveTally};
 use crate::inspector::SharedPolicy;
@@ -224,6 +225,9 @@ struct Serving {
 impl Doors {
     pub(super) fn open(options: &RunOptions) -> anyhow::Result<Self> {
         let metrics = options.metrics.map(OpenMetrics::open).transpose()?;
+        if let ControlPlace::File(path) = &options.control {
+            confine::allow_sockets([path.clone()]);
+        }
         Ok(Self { control: OpenControl::open(&options.control)?, metrics })
     }
 

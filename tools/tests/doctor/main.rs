@@ -173,5 +173,5 @@ fn a_wrong_command_line_is_no_finding() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fanq"));
     let output = command.args(["doctor", "--help"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("Example: fanq doctor"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("Examples:\n  fanq doctor"));
 }
