@@ -15,11 +15,13 @@ mod render;
 #[cfg(test)]
 mod tests;
 
-use std::net::TcpListener;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use fanq::{CpuTime, EngineStats};
+use rustix::net;
 
 use crate::endpoint::{Bounds, Endpoint, Listener};
 use crate::inspector::PolicyAccount;
@@ -57,12 +59,13 @@ pub(crate) struct OpenMetrics {
 }
 
 impl OpenMetrics {
-    /// Takes the port.
+    /// Takes the port. One that is `shared` may be taken by the process that comes next as well, of the same user: until
+    /// the first of both ends, a scrape reaches either.
     ///
     /// # Errors
     /// It is taken, or the address is none of this machine's.
-    pub(crate) fn open(address: MetricsAddress) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(address.0).with_context(|| address.remedy())?;
+    pub(crate) fn open(address: MetricsAddress, shared: bool) -> anyhow::Result<Self> {
+        let listener = listen(address.0, shared).with_context(|| address.remedy())?;
         Ok(Self { listener })
     }
 
@@ -80,6 +83,24 @@ impl OpenMetrics {
         Ok(endpoint)
     }
 }
+
+fn listen(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    if !shared {
+        return TcpListener::bind(address);
+    }
+    let family =
+        if address.is_ipv4() { net::AddressFamily::INET } else { net::AddressFamily::INET6 };
+    let kind = net::SocketType::STREAM;
+    let socket = net::socket_with(family, kind, net::SocketFlags::CLOEXEC, None)?;
+    net::sockopt::set_socket_reuseaddr(&socket, true)?;
+    net::sockopt::set_socket_reuseport(&socket, true)?;
+    net::bind(&socket, &address)?;
+    net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// As the standard library has it.
+const BACKLOG: i32 = 128;
 
 const BOUNDS: Bounds = Bounds {
     connections: 128,

@@ -181,7 +181,7 @@ struct Served {
 
 impl Served {
     fn new() -> Self {
-        let open = OpenMetrics::open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let open = OpenMetrics::open("127.0.0.1:0".parse().unwrap(), false).unwrap();
         let place = open.listener.local_addr().unwrap();
         Self { place, _endpoint: open.serve(MadeUp).unwrap() }
     }
@@ -241,8 +241,18 @@ fn bad_clients_are_told_and_keep_no_scrape_waiting() {
 #[test]
 fn a_port_that_is_taken_is_refused_with_what_to_type() {
     let served = Served::new();
-    let again = OpenMetrics::open(MetricsAddress(served.place)).unwrap_err();
+    let again = OpenMetrics::open(MetricsAddress(served.place), false).unwrap_err();
     let words = format!("{again:#}");
     assert!(words.contains("name another: --metrics 127.0.0.1:"), "{words}");
     assert!(words.contains("ss -ltnp"), "{words}");
+}
+
+#[test]
+fn a_shared_port_is_taken_by_the_next_process_while_this_one_serves() {
+    for any in ["127.0.0.1:0", "[::1]:0"] {
+        let first = OpenMetrics::open(any.parse().unwrap(), true).unwrap();
+        let place = MetricsAddress(first.listener.local_addr().unwrap());
+        assert!(OpenMetrics::open(place, false).is_err(), "by one who does not share");
+        OpenMetrics::open(place, true).unwrap();
+    }
 }

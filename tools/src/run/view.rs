@@ -224,7 +224,9 @@ struct Serving {
 
 impl Doors {
     pub(super) fn open(options: &RunOptions) -> anyhow::Result<Self> {
-        let metrics = options.metrics.map(OpenMetrics::open).transpose()?;
+        let shared = options.handover.is_some();
+        let open = |address| OpenMetrics::open(address, shared);
+        let metrics = options.metrics.map(open).transpose()?;
         if let ControlPlace::File(path) = &options.control {
             confine::allow_sockets([path.clone()]);
         }
