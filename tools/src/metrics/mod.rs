@@ -59,8 +59,8 @@ pub(crate) struct OpenMetrics {
 }
 
 impl OpenMetrics {
-    /// Takes the port. One that is `shared` may be taken by the process that comes next as well, of the same user: until
-    /// the first of both ends, a scrape reaches either.
+    /// Takes the port. One that is `shared` may be taken by the process that comes next as well, of the same user:
+    /// until the first of both ends, a scrape reaches either.
     ///
     /// # Errors
     /// It is taken, or the address is none of this machine's.
