@@ -56,8 +56,8 @@ pub(crate) struct AccelArgs {
     /// How much of each packet is copied: full or BYTES [default: the program's]
     #[arg(long, value_name = "RANGE", value_parser = copy_range)]
     copy_range: Option<CopyRange>,
-    /// Where the thread that reads a queue runs: same[:FIRST] (queue FIRST + i on CPU i, as fanout fills them), or a
-    /// list as 2,3 for the queues from 0 on, or LIST@FIRST [default: where the program has it]
+    /// Where the thread that reads a queue runs: same or same:FIRST (queue FIRST + i on CPU i, as fanout fills them),
+    /// or a list as 2,3 for the queues from 0 on, or LIST@FIRST [default: where the program has it]
     #[arg(long, value_name = "WHERE", value_parser = cpus)]
     cpu: Option<String>,
     /// Print a table to standard error every so many seconds, and an account at the end
