@@ -44,13 +44,13 @@ pub(super) struct LogAccount {
 struct QueueSummary {
     queue: u16,
     cpu: Option<u16>,
-    /// Most bytes of a packet's payload that the kernel copies now, where that is known.
-    copy_range: Option<u32>,
     #[serde(flatten)]
     counts: CountSummary,
+    /// Most bytes of a packet's payload that the kernel copies now, where that is known.
+    copy_range: Option<u32>,
 }
 
-/// The keys are an interface: add, do not rename.
+/// The keys are an interface, and so is their order to those who read it with patterns: add at the end, do not rename.
 #[derive(Debug, Serialize)]
 struct CountSummary {
     packets: u64,
