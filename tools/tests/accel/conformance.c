@@ -525,13 +525,14 @@ static void show_options(void) {
     close(netlink);
 }
 
-/* Puts packets through a queue that another program serves. */
+/* Puts packets through a queue that another program serves, at most 64 at a time: the program's buffer and the sink's
+ * hold some 250. */
 static void through(long count) {
     struct sockaddr_in address = local(PORT);
     long came = 0;
     for (uint32_t number = 0; number < count; number++) {
         check(sendto(source, &number, sizeof number, 0, (struct sockaddr *)&address, sizeof address), "sendto");
-        for (char room[4]; number % 128 == 127 && came < number - 127;)
+        for (char room[4]; number % 32 == 31 && came < (long)number - 31;)
             came += check(recv(sinks[0], room, sizeof room, 0), "a packet is missing") > 0;
     }
     for (char room[4]; came < count;)
