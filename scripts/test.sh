@@ -15,7 +15,7 @@
 #   netns    the tests in tests/ folders: real queues, in network namespaces of their own
 #   bench    fanq-bench's smoke suite over three targets, and its page; root only
 #   demo     scripts/demo.sh, as root and without: both must end in `lost: 0`
-#   fuzz-smoke  every fuzz target for a minute (scripts/fuzz.sh); no rights needed
+#   fuzz-smoke  every fuzz target for a minute, or 20 s where all parts run (scripts/fuzz.sh); no rights needed
 #   vm       scripts/vm.sh: the real nft rule on four CPUs
 #   CI=1     nothing may be skipped
 # The last line is `N passed, N failed, N skipped`, of parts; the exit status is 1 if any failed.
@@ -37,7 +37,11 @@ main() {
     trap 'stop 143' TERM HUP
 
     local part passed=0 failed=0 skipped_count=0 lines=()
-    [[ -z ${1:-} ]] || parts=("$1")
+    if [[ -n ${1:-} ]]; then
+        parts=("$1")
+    else
+        export FUZZ_SECONDS=${FUZZ_SECONDS:-20} # of all that there is to do, a smaller share
+    fi
     for part in "${parts[@]}"; do
         judge "$part"
     done
@@ -164,8 +168,10 @@ part_demo() {
     fi
 }
 
+# In two steps: together, the example's libraries would have all be built anew.
 part_vm() {
-    cargo build --release --locked --bins --example show_packets
+    cargo build --release --locked --package fanq-tools --package fanq-bench # as the demo does
+    cargo build --release --locked --package fanq --example show_packets
     scripts/vm.sh
 }
 
@@ -173,7 +179,7 @@ part_vm() {
 
 part_fuzz_smoke() {
     need c++:g++ || skip "$why"
-    scripts/fuzz.sh 60
+    scripts/fuzz.sh "${FUZZ_SECONDS:-60}"
 }
 
 # Makes promtool available. Debian has it beside the server, which an installation would start: unpacked only.
