@@ -133,6 +133,7 @@ part_netns() {
         need libnetfilter_queue.h:libnetfilter-queue-dev || say "its loop is not accelerated: $why"
     need chromium:chromium || say "the report is not laid out in a browser: $why"
     fetch_promtool || say "metrics and alerts are not judged by promtool: $why"
+    need systemd-analyze:systemd || say "the unit is not judged: $why"
     can_enter_namespaces || skip "$why"
     local test=(cargo test --locked --workspace --features fanq/_privileged --test '*')
     cargo build --locked --package fanq --examples # which a test runs
