@@ -14,16 +14,6 @@ use space::{Ended, Fanq, PATIENCE, Space};
 
 const PACKETS: u64 = 500;
 
-/// A namespace whose UDP to port 9000 goes through queue 9.
-fn queued() -> Option<Space> {
-    let space = Space::new()?;
-    space.shell(
-        "mount -t tmpfs tmpfs /run; ip link set lo up
-         iptables -A INPUT -p udp --dport 9000 -j NFQUEUE --queue-num 9",
-    );
-    Some(space)
-}
-
 /// Sends so many datagrams and waits until all have arrived.
 fn send(space: &Space) {
     space.shell(&format!(
@@ -63,7 +53,7 @@ fn said(space: &Space, words: &str) -> String {
 
 #[test]
 fn what_is_told_while_it_runs_is_what_the_account_says_at_the_end() {
-    let Some(space) = queued() else { return };
+    let Some(space) = Space::queued() else { return };
     let nobody = control(&space, "statistics");
     nobody.assert_refused(1, &["no fanq run serves in this network namespace"], "nobody there");
 
@@ -99,7 +89,7 @@ fn what_is_told_while_it_runs_is_what_the_account_says_at_the_end() {
 
 #[test]
 fn the_copy_range_changes_at_once_and_what_cannot_change_is_said() {
-    let Some(space) = queued() else { return };
+    let Some(space) = Space::queued() else { return };
     let request = "--queues 8-9 --placement none --copy-range 1000 --summary json";
     let mut fanq = space.start(&[], request);
     fanq.await_ready();
@@ -138,7 +128,7 @@ fn the_copy_range_changes_at_once_and_what_cannot_change_is_said() {
 
 #[test]
 fn rules_are_read_again_and_the_answer_is_the_outcome() {
-    let Some(space) = queued() else { return };
+    let Some(space) = Space::queued() else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let rules = folder.path().join("rules.toml");
     let rule = |action: &str| format!("[[rule]]\nname = 'all'\naction = '{action}'\n");
@@ -171,7 +161,7 @@ fn rules_are_read_again_and_the_answer_is_the_outcome() {
 
 #[test]
 fn a_socket_file_is_for_its_user_and_goes_at_the_end() {
-    let Some(space) = queued() else { return };
+    let Some(space) = Space::queued() else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("control");
     let request = format!("--queues 9 --placement none --control {}", path.display());
@@ -205,7 +195,7 @@ fn a_socket_file_is_for_its_user_and_goes_at_the_end() {
 
 #[test]
 fn strangers_are_refused_and_where_several_run_one_is_named() {
-    let Some(space) = queued() else { return };
+    let Some(space) = Space::queued() else { return };
     let mut first = space.start(&[], "--queues 8 --placement none --log-level verbose");
     first.await_ready();
     let ask = format!(

@@ -16,16 +16,6 @@ use space::{Space, skip};
 
 const PACKETS: u64 = 500;
 
-/// A namespace whose UDP to port 9000 goes through queue 9.
-fn queued() -> Option<Space> {
-    let space = Space::new()?;
-    space.shell(
-        "mount -t tmpfs tmpfs /run; ip link set lo up
-         iptables -A INPUT -p udp --dport 9000 -j NFQUEUE --queue-num 9",
-    );
-    Some(space)
-}
-
 /// Runs a script of Python in the namespace and returns what it prints.
 fn python(space: &Space, script: &str) -> String {
     let output = space.command(&["timeout", "60", "python3", "-c", script]).output();
@@ -80,7 +70,7 @@ fn seconds(text: &str, name: &str) -> f64 {
 
 #[test]
 fn a_scrape_says_what_the_account_says() {
-    let Some(space) = queued() else { return };
+    let Some(space) = Space::queued() else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let (rules, log) = (folder.path().join("rules.toml"), folder.path().join("eve.json"));
     std::fs::write(&rules, "[[rule]]\nname = 'all'\naction = 'accept'\nlog = true\n")
@@ -245,7 +235,7 @@ fn the_dashboard_is_one_and_its_expressions_are_understood() {
 
 #[test]
 fn bad_clients_disturb_neither_packets_nor_scrapes() {
-    let Some(space) = queued() else { return };
+    let Some(space) = Space::queued() else { return };
     let request = "--queues 9 --placement none --summary json --metrics [::1]:9477";
     let mut fanq = space.start(&[], request);
     fanq.await_ready();
@@ -276,7 +266,7 @@ print('done')",
 
 #[test]
 fn a_port_that_is_taken_refuses_the_start_before_any_queue_is_bound() {
-    let Some(space) = queued() else { return };
+    let Some(space) = Space::queued() else { return };
     let mut first = space.start(&[], "--queues 9 --placement none --metrics 9477");
     first.await_ready();
     let second = space.run(&[], "--queues 10 --placement none --metrics 127.0.0.1");

@@ -26,6 +26,16 @@ impl Space {
         Self::unshared(&["--net", "--mount"], false)
     }
 
+    /// A namespace whose UDP to port 9000 goes through queue 9.
+    pub(crate) fn queued() -> Option<Self> {
+        let space = Self::new()?;
+        space.shell(
+            "mount -t tmpfs tmpfs /run; ip link set lo up
+             iptables -A INPUT -p udp --dport 9000 -j NFQUEUE --queue-num 9",
+        );
+        Some(space)
+    }
+
     pub(crate) fn of_a_user() -> Option<Self> {
         Self::unshared(&["--user", "--map-root-user", "--net", "--mount"], true)
     }
