@@ -12,6 +12,7 @@ mod space;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 use space::{Fanq, Space};
@@ -129,6 +130,38 @@ fn every_thread_is_limited_and_rules_and_log_are_found_anew() {
         assert!(lines.lines().count() > 0, "{log}");
         assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{log}");
     }
+}
+
+/// The kernel gives a process's signal to any thread that does not block it, most often the first.
+#[test]
+fn a_signal_is_obeyed_whichever_thread_it_comes_to() {
+    let Some((space, folder)) = scene() else { return };
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    write(&folder.path().join("rules.toml"), "");
+    let request = format!(
+        "--queues 9 --placement none --confine full --inspect-threads 2 --policy {} --eve {} --metrics 9464",
+        path("rules.toml"),
+        path("eve.json")
+    );
+    let mut fanq = space.start(&[], &request);
+    fanq.await_ready();
+    let process = fanq.child.id();
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
+    let ids: Vec<_> = tasks.map(|task| task.expect("an entry").file_name()).collect();
+    assert!(ids.len() >= 7, "main, signals, worker, two lanes, log, questions: {ids:?}");
+    for id in ids {
+        let id = id.to_str().expect("digits");
+        let name = fs::read_to_string(format!("/proc/{process}/task/{id}/comm")).expect("it lives");
+        let script = format!(
+            "import ctypes, signal
+if ctypes.CDLL(None).tgkill({process}, {id}, signal.SIGHUP): raise SystemExit(1)"
+        );
+        let sent = Command::new("python3").args(["-c", &script]).status().expect("python3 runs");
+        assert!(sent.success(), "{name}");
+        eprint!("{name}");
+        fanq.await_line("rules read again");
+    }
+    fanq.stop("TERM");
 }
 
 #[test]

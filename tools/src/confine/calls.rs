@@ -80,7 +80,8 @@ fn rule(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule,
         .map_err(|error| error.to_string())
 }
 
-/// Memory, time, locks, output to what is open, and the end.
+/// Memory, time, locks, output to what is open, and the end. Also what a signal's handler does, which may run on any
+/// thread, the one that waits for signals among them: it sends a byte to that thread's socket.
 const ALL: &[libc::c_long] = &[
     libc::SYS_brk,
     libc::SYS_clock_getres,
@@ -111,6 +112,7 @@ const ALL: &[libc::c_long] = &[
     libc::SYS_rt_sigreturn,
     libc::SYS_sched_getaffinity,
     libc::SYS_sched_yield,
+    libc::SYS_sendto,
     libc::SYS_set_robust_list,
     libc::SYS_sigaltstack,
     libc::SYS_tgkill,
@@ -128,7 +130,6 @@ const WORKER: &[libc::c_long] = &[
     libc::SYS_recvmmsg,
     libc::SYS_recvmsg,
     libc::SYS_sendmsg,
-    libc::SYS_sendto,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_epoll_wait,
 ];
@@ -144,7 +145,6 @@ const LOG: &[libc::c_long] = &[
     libc::SYS_lseek,
     libc::SYS_openat,
     libc::SYS_sendmsg,
-    libc::SYS_sendto,
     libc::SYS_setsockopt,
     libc::SYS_socket,
     libc::SYS_statx,
