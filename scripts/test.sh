@@ -18,11 +18,14 @@
 #   fuzz-smoke  every fuzz target for a minute, or 20 s where all parts run (scripts/fuzz.sh); no rights needed
 #   vm       scripts/vm.sh: the real nft rule on four CPUs
 #   CI=1     nothing may be skipped
-# The last line is `N passed, N failed, N skipped`, of parts; the exit status is 1 if any failed.
+# What failed is said again at the end: a few lines of each part that did, then one line for each part. The last
+# is `N passed, N failed, N skipped`, of parts; the exit status is 1 if any failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/common.sh
 
+words_of_failure='FAIL|panicked at|^error|^Diff in|^fanq-bench: '
+logs=
 parts=(tidy fmt clippy doc unit netns bench demo vm fuzz-smoke)
 part_seconds_max=600
 running=
@@ -42,10 +45,13 @@ main() {
     else
         export FUZZ_SECONDS=${FUZZ_SECONDS:-20} # of all that there is to do, a smaller share
     fi
+    logs=$(mktemp -d)
+    trap 'rm -rf "$logs"' EXIT
     for part in "${parts[@]}"; do
         judge "$part"
     done
     title summary
+    [[ ! -e $logs/excerpts ]] || cat "$logs/excerpts"
     printf '%s\n' "${lines[@]}"
     echo "$passed passed, $failed failed, $skipped_count skipped"
     ((failed == 0))
@@ -60,7 +66,8 @@ usage() {
 judge() {
     local began=$SECONDS status=0 verdict
     title "$1"
-    setpriv --pdeathsig TERM timeout --kill-after=10 "$part_seconds_max" bash scripts/test.sh --only "$1" </dev/null &
+    setpriv --pdeathsig TERM timeout --kill-after=10 "$part_seconds_max" bash scripts/test.sh --only "$1" \
+        </dev/null > >(tee "$logs/$1") 2>&1 &
     running=$!
     wait "$running" || status=$?
     running=
@@ -72,6 +79,14 @@ judge() {
     esac
     lines+=("$(printf '%-8s%5d s  %s' "$1" $((SECONDS - began)) "$verdict")")
     echo "${lines[-1]}"
+    [[ $verdict != FAILED* ]] || excerpt "$1" >>"$logs/excerpts"
+}
+
+# Of a long run only the end may be kept: what a failed part said about it.
+excerpt() { # PART
+    echo "$1:"
+    sleep 0.5 # for `tee` to have written it
+    grep -aE "$words_of_failure" "$logs/$1" | cut -c -200 | head -n 12 | sed 's/^/    /'
 }
 
 stop() { # STATUS
