@@ -78,7 +78,7 @@ check_bypass() {
     remove_rule bypass
     # The counter-proof: it is the flag that lets them through, not a rule that matches nothing.
     install_rule no-bypass 'queue flags fanout to 0-3' --queues 0-3 --fanout
-    exchange
+    exchange 3
     check no-bypass-delivered "$received of $sent" [ "$received/$sent" = 0/$TOTAL ]
     remove_rule no-bypass
 }

@@ -195,7 +195,7 @@ END
     kill -STOP "$engine"
     clients=
     for _ in 1 2 3 4 5 6 7 8; do
-        timeout -s KILL 20 $IP netns exec router "$BENCH" tcp-send --to 127.0.0.1:$SELF_PORT --bytes 1 \
+        timeout -s KILL 60 $IP netns exec router "$BENCH" tcp-send --to 127.0.0.1:$SELF_PORT --bytes 1 \
             >client.out 2>&1 &
         clients="$clients $!"
     done
@@ -217,8 +217,8 @@ self_waiting() { # packets in all queues of the router
     bounded 10 router cat /proc/net/netfilter/nfnetlink_queue | awk '{ sum += $3 } END { print sum + 0 }'
 }
 
-self_await_waiting() { # PACKETS: up to 20 s
-    for _ in $(seq 100); do
+self_await_waiting() { # PACKETS: up to 40 s
+    for _ in $(seq 200); do
         [ "$(self_waiting)" -lt "$1" ] || return
         sleep 0.2
     done
@@ -229,7 +229,7 @@ self_requeue() {
     self_rules selftest-requeue <<END
 table inet t { chain output { type filter hook output priority 0; tcp dport $SELF_PORT queue num 0; }; }
 END
-    timeout -s KILL 90 $IP netns exec router "$FANQ" run --queues 1 --placement none --summary json \
+    timeout -s KILL 150 $IP netns exec router "$FANQ" run --queues 1 --placement none --summary json \
         >second.json 2>second.err &
     second=$!
     await second.err "$second"
@@ -280,7 +280,7 @@ self_stress() {
 table inet t { chain forward { type filter hook forward priority 0; udp dport $SELF_PORT queue to numgen inc mod 8; }; }
 END
     start_engine selftest-stress "$BENCH" disorder --queues 0-7
-    self_sink far receive --bind $FAR:$SELF_PORT --expect 2000 --idle 5
+    self_sink far receive --bind $FAR:$SELF_PORT --expect 2000 --idle 20
     bounded 60 near "$BENCH" send --to $FAR:$SELF_PORT --cpus 0-3 --count 500 --rate 250 >send.json 2>send.err
     wait "$sink"
     stop_engine selftest-stress

@@ -81,16 +81,16 @@ start_engine() { # NAME COMMAND...
     name=$1
     shift
     # busybox's timeout and ip both become their command, so the pid is the engine's own.
-    timeout -s KILL 90 $IP netns exec "$space" "$@" >engine.json 2>engine.err &
+    timeout -s KILL 150 $IP netns exec "$space" "$@" >engine.json 2>engine.err &
     engine=$!
     await engine.err "$engine"
     check "$name-engine" "$(grep '^ready' engine.err || tail -n 1 engine.err)" \
         grep -q '^ready' engine.err
 }
 
-stop_engine() { # NAME: it has 10 s to end
+stop_engine() { # NAME: it has 40 s to end
     kill -TERM "$engine" 2>/dev/null
-    for _ in $(seq 50); do
+    for _ in $(seq 200); do
         kill -0 "$engine" 2>/dev/null || break
         sleep 0.2
     done
@@ -144,16 +144,18 @@ $value
 END
 }
 
-await() { # FILE PID: up to 20 s for the line `ready`, while the process lives
-    for _ in $(seq 100); do
+await() { # FILE PID: up to 40 s for the line `ready`, while the process lives
+    for _ in $(seq 200); do
         if grep -q '^ready' "$1" || ! kill -0 "$2" 2>/dev/null; then return; fi
         sleep 0.2
     done
 }
 
-exchange() { # sets sent, received, duplicates; a tool that failed leaves its last words
+# Sets sent, received, duplicates; a tool that failed leaves its last words. The sink ends with the last packet, or when
+# nothing came for so long: 30 s, unless nothing is to come, as a sender may be slow to start on an emulated CPU.
+exchange() { # [SECONDS]
     timeout -s KILL 60 $IP netns exec engine "$BENCH" receive \
-        --bind $SINK:$PORT --expect $TOTAL --idle 3 >sink.json 2>sink.err &
+        --bind $SINK:$PORT --expect $TOTAL --idle "${1:-30}" >sink.json 2>sink.err &
     sink=$!
     await sink.err "$sink"
     bounded 60 client "$BENCH" send --to $SINK:$PORT --cpus 0-3 --count $COUNT --rate $RATE \
