@@ -62,7 +62,8 @@ fn judged(topic: &Topic, all: &[Moved], what: &str, mend: &str) -> Finding {
         return topic
             .fail(format!("{queues}: packets are being lost now: {what}"))
             .seen_all(lines(&moving))
-            .mend(mend);
+            .mend(mend)
+            .mend(TOO_SLOW);
     }
     if !counted.is_empty() {
         let queues = named_queues(counted.iter().map(|one| one.queue));
@@ -75,6 +76,10 @@ fn judged(topic: &Topic, all: &[Moved], what: &str, mend: &str) -> Finding {
 }
 
 const SHOWN: usize = 8;
+
+/// What is full is the last thing to mend where more comes than is answered.
+const TOO_SLOW: &str =
+    "# if that lasts, no room is enough: a queue and a worker for each CPU first (see queue-count)";
 
 const QUEUE_FULL: Topic = Topic {
     id: "counters-queue-full",
@@ -93,7 +98,7 @@ fn queue_full(view: &View<'_>) -> Finding {
 
 const SOCKET_FULL: Topic = Topic {
     id: "counters-socket-full",
-    why: "the socket's buffer is smaller than the queue: packets are lost while the queue has room",
+    why: "the socket's buffer is full before the queue is: packets are lost while the queue has room",
 };
 
 fn socket_full(view: &View<'_>) -> Finding {

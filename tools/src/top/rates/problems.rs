@@ -136,7 +136,7 @@ pub(super) fn find_problems(board: &Board, sample: &Sample) -> Vec<Problem> {
     let mut problems = Vec::new();
     let causes = [
         ("lost: queue full", "raise its length, or add queues"),
-        ("lost: socket full", "raise its receive buffer"),
+        ("lost: socket full", "raise its buffer, or add queues"),
         ("passed unseen: socket full, fail-open", "raise its receive buffer"),
     ];
     for (index, (cause, remedy)) in causes.into_iter().enumerate() {
