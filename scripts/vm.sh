@@ -136,7 +136,7 @@ pack_initramfs() {
         say "no SCTP in the guest: $why"
     fi
     install -m 755 scripts/vm/init "$root/init"
-    install -m 644 scripts/vm/guest.sh scripts/vm/steps.sh scripts/vm/flows.sh \
+    install -m 644 scripts/vm/guest.sh scripts/vm/steps.sh scripts/vm/flows.sh scripts/vm/doctor.sh \
         scripts/vm/selftests.sh "$root/"
     # nft looks the names of protocols up.
     printf '%s\n' 'icmp 1 ICMP' 'tcp 6 TCP' 'udp 17 UDP' 'ipv6-icmp 58 IPv6-ICMP' 'sctp 132 SCTP' >"$root/etc/protocols"

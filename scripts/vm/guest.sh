@@ -14,6 +14,7 @@
 #   flow bypass   after a connection's first packets none comes to the queue, whoever marks it
 #   reject    a marked packet is answered by a TCP reset
 #   rules file   what a rule rejects or lets past goes round by its mark once
+#   doctor    what is said of real rules that nobody reads, too few read, or that lack a flag: doctor.sh
 #   selftest-*   the cases of the kernel's own nft_queue.sh that need a listener: selftests.sh
 #   removal   nothing of a rule or a queue stays behind
 # Does not: measure anything, test overload or loss, or use more than one pair of hosts.
@@ -23,6 +24,7 @@
 
 . /steps.sh
 . /flows.sh
+. /doctor.sh
 . /selftests.sh
 
 main() {
@@ -41,6 +43,7 @@ main() {
     check_no_flow_bypass
     check_reject
     check_rules_file
+    check_doctor
     check_selftests
     check_kernel_log
     echo "VM-RESULT $passed passed, $failed failed"

@@ -8,6 +8,7 @@ mod accel;
 mod confine;
 mod control;
 mod doctor;
+mod doors;
 mod endpoint;
 mod eve;
 mod handover;
@@ -53,7 +54,7 @@ enum Command {
     Accel(accel::AccelArgs),
     /// Look at a rules file for `run --policy`: what is in it, and what it costs.
     Policy(inspector::PolicyArgs),
-    /// Ask a running `fanq run` for its statistics, and change what may change while it runs.
+    /// Ask a running `fanq run` (or `fanq accel`) for its statistics, and change what may change while it runs.
     Control(control::ControlArgs),
     /// Print the completions of a shell.
     Completions(manual::CompletionsArgs),

@@ -5,25 +5,16 @@
 //! Needs root, `unshare`, `nsenter`, `setpriv`, `iptables`, `python3` and, for what it judges, `promtool` (of Debian's
 //! package prometheus). What cannot be tested prints SKIPPED, or fails if CI is set.
 
+mod scrape;
 mod space;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
+use scrape::{count, judge, monitoring, python, sample, scrape};
 use serde_json::Value;
-use space::{Space, skip};
+use space::Space;
 
 const PACKETS: u64 = 500;
-
-/// Runs a script of Python in the namespace and returns what it prints.
-fn python(space: &Space, script: &str) -> String {
-    let output = space.command(&["timeout", "60", "python3", "-c", script]).output();
-    let output = output.expect("python3 runs");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{stderr}");
-    String::from_utf8(output.stdout).expect("text")
-}
 
 /// Sends so many datagrams and waits until all have arrived.
 const TRAFFIC: &str = "
@@ -36,33 +27,6 @@ sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 for _ in range(500): sender.sendto(b'x' * 200, ('127.0.0.1', 9000))
 for _ in range(500): receiver.recv(1000)
 ";
-
-/// One scrape, and what kind of text it is.
-fn scrape(space: &Space, accept: &str) -> (String, String) {
-    let script = format!(
-        "
-import urllib.request
-request = urllib.request.Request('http://127.0.0.1:9477/metrics', headers={{'Accept': '{accept}'}})
-with urllib.request.urlopen(request, timeout=20) as response:
-    print(response.headers['Content-Type'])
-    print(response.read().decode(), end='')"
-    );
-    let said = python(space, &script);
-    let (kind, text) = said.split_once('\n').expect("a kind and a text");
-    (kind.to_owned(), text.to_owned())
-}
-
-/// The value of one sample, all labels given as they stand there.
-fn sample<'a>(text: &'a str, name: &str) -> &'a str {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in {text}"))
-}
-
-/// One that is a whole number.
-fn count(text: &str, name: &str) -> u64 {
-    let value = sample(text, name);
-    value.strip_suffix(".0").unwrap_or(value).parse().expect("a whole number")
-}
 
 fn seconds(text: &str, name: &str) -> f64 {
     sample(text, name).parse().expect("a number")
@@ -157,35 +121,8 @@ fn metrics_named(text: &str) -> BTreeSet<String> {
     words.filter(ours).map(str::to_owned).collect()
 }
 
-fn monitoring(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/monitoring").join(file)
-}
-
 fn committed(file: &str) -> String {
     std::fs::read_to_string(monitoring(file)).expect("it is committed")
-}
-
-/// Has promtool judge something, given on its standard input.
-fn judge(words: &[&str], input: &str) {
-    let child = Command::new("promtool")
-        .args(words)
-        .current_dir(monitoring("."))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = match child {
-        Ok(child) => child,
-        Err(error) => return skip(&format!("promtool: {error}")),
-    };
-    let mut stdin = child.stdin.take().expect("it is piped");
-    // One that reads nothing ends before.
-    let _ = std::io::Write::write_all(&mut stdin, input.as_bytes());
-    drop(stdin);
-    let output = child.wait_with_output().expect("it ends");
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(output.status.success(), "promtool {words:?}: {said}\n{input}");
 }
 
 #[test]

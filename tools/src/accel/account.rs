@@ -1,7 +1,8 @@
 //! The counters of an accelerated program: read from the file into which the library under it counts.
 //!
 //! Invariant: the file has no name but its descriptor's in this process, so it goes with it. It names its own
-//! numbers, so a library of another version is understood as far as it has the same names.
+//! numbers, so a library of another version is understood as far as it has the same names. What the library does not
+//! count is listed here, so that nobody takes it for 0.
 
 use std::fs::File;
 use std::io;
@@ -59,7 +60,15 @@ fn queues(file: &[u8]) -> Vec<QueueStats> {
         .filter_map(|block| {
             let mut numbers = block.chunks_exact(8).map(number);
             let queue = u16::try_from(numbers.next()?.checked_sub(1)?).ok()?;
-            Some(QueueStats { queue, cpu: None, counts: counts(&names, numbers), kernel: None })
+            let mut counts = counts(&names, numbers);
+            if !names.contains(&"batched") {
+                // There is no other way for them to come.
+                counts.batched = counts.packets;
+            }
+            if counts.verdict_errors > 0 {
+                counts.verdict_errors_by_errno = vec![(ANY_ERRNO, counts.verdict_errors)];
+            }
+            Some(QueueStats { queue, cpu: None, counts, kernel: None })
         })
         .collect();
     queues.sort_by_key(|queue| queue.queue);
@@ -71,20 +80,6 @@ fn counts(names: &[&str], numbers: impl Iterator<Item = u64>) -> Counts {
     let (mut batches, mut hooks) = (0, 0);
     for (name, number) in names.iter().zip(numbers) {
         let place = match *name {
-            "packets" => &mut counts.packets,
-            "bytes" => &mut counts.bytes,
-            "accepted" => &mut counts.accepted,
-            "dropped" => &mut counts.dropped,
-            "repeated" => &mut counts.repeated,
-            "stopped" => &mut counts.stopped,
-            "requeued" => &mut counts.requeued,
-            "marked" => &mut counts.marked,
-            "rewritten" => &mut counts.rewritten,
-            "recv_calls" => &mut counts.recv_calls,
-            "send_calls" => &mut counts.send_calls,
-            "id_gaps" => &mut counts.id_gaps,
-            "undecodable" => &mut counts.undecodable,
-            "verdict_errors" => &mut counts.verdict_errors,
             "batch_sizes" => match counts.batch_sizes.get_mut(batches) {
                 Some(class) => {
                     batches += 1;
@@ -99,7 +94,10 @@ fn counts(names: &[&str], numbers: impl Iterator<Item = u64>) -> Counts {
                 }
                 None => continue,
             },
-            _ => continue,
+            name => match counts.by_name_mut(name) {
+                Some(count) => count,
+                None => continue,
+            },
         };
         *place = number;
     }
@@ -109,6 +107,35 @@ fn counts(names: &[&str], numbers: impl Iterator<Item = u64>) -> Counts {
 fn number(bytes: &[u8]) -> u64 {
     bytes.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
 }
+
+/// Keys of the account that the library has no counts for.
+pub(super) const UNCOUNTED: [&str; 8] = [
+    "rewrites_refused",
+    "deferred",
+    "unanswered",
+    "overdue",
+    "late_answers",
+    "malformed",
+    "batch_times",
+    "busy_ns",
+];
+
+/// Metrics of these, and of workers, which there are none.
+pub(super) const UNCOUNTED_METRICS: [&str; 10] = [
+    "fanq_rewrites_refused",
+    "fanq_deferred_packets",
+    "fanq_deferred_unanswered",
+    "fanq_deferred_overdue",
+    "fanq_late_answers",
+    "fanq_malformed_messages",
+    "fanq_send_retries",
+    "fanq_socket_overruns",
+    "fanq_batch_seconds",
+    "fanq_worker_info",
+];
+
+/// As the engine counts an errno that it does not know.
+const ANY_ERRNO: i32 = 0;
 
 const SCHEMA: &str = "fanq.accel/1 ";
 const HEAD_BYTES: usize = 4096;
@@ -135,6 +162,7 @@ mod tests {
             read.iter().map(|queue| (queue.queue, queue.counts.packets)).collect();
         assert_eq!(numbers, [(5, 50), (7, 70)], "an empty place is no queue");
         assert_eq!((read[1].counts.batch_sizes[1], read[1].counts.hooks[0]), (3, 4));
+        assert_eq!(read[1].counts.batched, 70, "all come by the receives that are counted");
     }
 
     #[test]

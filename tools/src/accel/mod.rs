@@ -1,13 +1,14 @@
 //! `fanq accel`: starts a program with the library under it that batches its receives and joins its verdicts.
 //!
-//! Invariant: without `--stats` this process becomes the program: same process id, signals, standard streams and exit
-//! status. With it, it stays as the program's parent, passes signals on, and ends as the program ended. A program
-//! that cannot be helped is not started. The library itself is the package fanq-accel (`tools/accel`); what it is
-//! told goes by environment variables (`FANQ_ACCEL_*`).
+//! Invariant: unless the program is to be watched (`--stats`, `--metrics`, `--control`), this process becomes it: same
+//! process id, signals, standard streams and exit status. Else it stays as the program's parent, passes signals on, and
+//! ends as the program ended. A program that cannot be helped is not started. The library itself is the package
+//! fanq-accel (`tools/accel`); what it is told goes by environment variables (`FANQ_ACCEL_*`).
 
 mod account;
 mod program;
 mod supervisor;
+mod view;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
@@ -20,8 +21,12 @@ use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use fanq::{CopyRange, CpuList};
 
+use crate::control::ControlPlace;
+use crate::doors::Doors;
+use crate::metrics::MetricsAddress;
 use crate::usage;
-use account::CountsFile;
+use supervisor::Shown;
+use view::AccelView;
 
 /// Options of `fanq accel`.
 #[derive(Debug, Args)]
@@ -31,7 +36,8 @@ use account::CountsFile;
 
 Examples:
   fanq accel -- my-ips --queue 0
-  fanq accel --cpu same --stats 10 -- my-ips --queue 0"
+  fanq accel --cpu same --stats 10 -- my-ips --queue 0
+  fanq accel --metrics 9477 -- my-ips --queue 0"
 )]
 pub(crate) struct AccelArgs {
     /// The library [default: libfanq_accel.so beside this program, or in ../lib/fanq]
@@ -66,6 +72,14 @@ pub(crate) struct AccelArgs {
     /// How the account of --stats is printed
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     summary: SummaryFormat,
+    /// Where `fanq top` and `fanq control` see what the program does: abstract (a name that only this network namespace
+    /// sees), the PATH of a socket file, or none [default: abstract with --stats or --metrics, else none]
+    #[arg(long, value_name = "WHERE")]
+    control: Option<ControlPlace>,
+    /// Serve the numbers to Prometheus at http://ADDRESS/metrics; an address, a port (of 127.0.0.1) or both, such as
+    /// 127.0.0.1:9477 [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<MetricsAddress>,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -77,7 +91,7 @@ enum SummaryFormat {
     Json,
 }
 
-/// Starts the program; returns only with `--stats`, or if it could not be started.
+/// Starts the program; returns only if it is watched, or could not be started.
 pub(crate) fn run(args: &AccelArgs) -> anyhow::Result<ExitCode> {
     let every = args.stats.map(Duration::try_from_secs_f64).transpose();
     let every = every.map_err(|_| usage("--stats: a number of seconds is needed, such as 1"))?;
@@ -101,14 +115,19 @@ pub(crate) fn run(args: &AccelArgs) -> anyhow::Result<ExitCode> {
     for (variable, value) in variables(args)? {
         command.env(format!("FANQ_ACCEL_{variable}"), value);
     }
-    match every {
-        None => Err(command.exec()).with_context(|| format!("starting {}", path.display())),
-        Some(every) => {
-            let counts = CountsFile::create()?;
-            command.env("FANQ_ACCEL_COUNTS", counts.path());
-            supervisor::run(command, &counts, every, args.summary == SummaryFormat::Json)
-        }
+    let control = match &args.control {
+        Some(control) => control.clone(),
+        None if every.is_some() || args.metrics.is_some() => ControlPlace::Abstract,
+        None => ControlPlace::Nowhere,
+    };
+    if every.is_none() && args.metrics.is_none() && control == ControlPlace::Nowhere {
+        return Err(command.exec()).with_context(|| format!("starting {}", path.display()));
     }
+    let doors = Doors::open(&control, args.metrics, false)?;
+    let view = AccelView::new(args, &path)?;
+    command.env("FANQ_ACCEL_COUNTS", view.counts_path());
+    let shown = every.map(|every| Shown { every, as_json: args.summary == SummaryFormat::Json });
+    supervisor::run(command, &view, doors, shown)
 }
 
 /// The library, and those that were to be loaded anyway.

@@ -1,33 +1,48 @@
-//! The parent of an accelerated program: passes signals on, shows its counters, and ends as it ended.
+//! The parent of an accelerated program: passes signals on, lets its counters be seen, and ends as it ended.
 //!
-//! Invariant: the program is waited for to its end, and the account comes after it. What a terminal sends to the whole
-//! group (SIGINT, SIGQUIT) is left to the program.
+//! Invariant: the program is waited for to its end, and the account comes after it. Whoever may ask is answered from
+//! before the program's start to its end. What a terminal sends to the whole group (SIGINT, SIGQUIT) is left to the
+//! program.
 
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitCode};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use fanq::KernelTable;
+use fanq::EngineStats;
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use super::account::CountsFile;
-use crate::run::summary;
+use super::view::AccelView;
+use crate::doors::Doors;
+use crate::metrics::ProcessTimes;
+use crate::run::summary::{self, Extras};
+
+/// What is printed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown {
+    /// A table, so often.
+    pub(super) every: Duration,
+    /// The account at the end: as JSON, or as text.
+    pub(super) as_json: bool,
+}
 
 /// Starts the program and stays until it ends.
 pub(super) fn run(
     mut command: Command,
-    counts: &CountsFile,
-    every: Duration,
-    as_json: bool,
+    view: &AccelView,
+    doors: Doors,
+    shown: Option<Shown>,
 ) -> anyhow::Result<ExitCode> {
     let all = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
     let mut signals = Signals::new(all).context("installing the signal handlers")?;
+    // Before the start: nothing that can fail stands between it and the waiting.
+    let serving = doors.serve(view)?;
     let program = command.get_program().display().to_string();
     let mut child = command.spawn().with_context(|| format!("starting {program}"))?;
+    view.started(child.id());
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         for signal in &mut signals {
@@ -35,47 +50,68 @@ pub(super) fn run(
             let _ = sender.send(signal);
         }
     });
-    // Missing in another user's namespace; then the kernel's columns are empty.
-    let table = KernelTable::open().ok();
-    let mut earlier = counts.read(table.as_ref())?;
-    let mut due = Instant::now() + every;
-    let status = loop {
-        match receiver.recv_timeout(due.saturating_duration_since(Instant::now())) {
-            Ok(SIGCHLD) => {
+    let (status, seen) = until_it_ends(&mut child, &receiver, view, shown)?;
+    drop(serving);
+    if let Some(shown) = shown {
+        account(view, &seen, shown.as_json)?;
+    }
+    let code = status.code().or(status.signal().map(|signal| 128 + signal));
+    Ok(ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
+
+/// Passes signals on and shows tables. Returns how it ended, and what the last look at its queues has seen.
+fn until_it_ends(
+    child: &mut Child,
+    signals: &Receiver<i32>,
+    view: &AccelView,
+    shown: Option<Shown>,
+) -> anyhow::Result<(ExitStatus, EngineStats)> {
+    let mut earlier = view.stats()?;
+    let mut due = shown.map(|shown| Instant::now() + shown.every);
+    loop {
+        let signal = match due {
+            Some(due) => signals.recv_timeout(due.saturating_duration_since(Instant::now())),
+            None => signals.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match (signal, shown) {
+            (Ok(SIGCHLD), _) => {
                 if let Some(status) = child.try_wait().context("waiting for the program")? {
-                    break status;
+                    return Ok((status, earlier));
                 }
             }
-            Ok(SIGINT | SIGQUIT) => {}
-            Ok(signal) => pass_on(signal, &child),
-            Err(RecvTimeoutError::Timeout) => {
-                due += every;
-                let now = counts.read(table.as_ref())?;
+            (Ok(SIGINT | SIGQUIT), _) => {}
+            (Ok(signal), _) => pass_on(signal, child),
+            (Err(RecvTimeoutError::Timeout), Some(Shown { every, .. })) => {
+                due = due.map(|due| due + every);
+                let now = view.stats()?;
                 // Queues come as the program binds them.
                 if now.queues.len() == earlier.queues.len() && !now.queues.is_empty() {
                     eprint!("{}", summary::progress(&earlier, &now, every));
                 }
                 earlier = now;
             }
-            Err(RecvTimeoutError::Disconnected) => {
-                break child.wait().context("waiting for the program")?;
+            (Err(_), _) => {
+                return Ok((child.wait().context("waiting for the program")?, earlier));
             }
         }
-    };
-    let mut last = counts.read(None)?;
-    // The queues are gone with the program: the kernel's numbers are those of the last look.
-    for queue in &mut last.queues {
-        let seen = earlier.queues.iter().find(|before| before.queue == queue.queue);
-        queue.kernel = seen.and_then(|before| before.kernel);
     }
-    let extras = summary::Extras::default();
+}
+
+/// Prints the account of a program that has ended. Its queues are gone: the kernel's numbers are those that were seen.
+fn account(view: &AccelView, seen: &EngineStats, as_json: bool) -> anyhow::Result<()> {
+    let mut last = view.last_stats()?;
+    for queue in &mut last.queues {
+        let before = seen.queues.iter().find(|before| before.queue == queue.queue);
+        queue.kernel = before.and_then(|before| before.kernel);
+    }
+    let cpu = ProcessTimes::of("self").map(|times| times.cpu_of_children);
+    let extras = Extras::of_program(cpu);
     if as_json {
         println!("{}", summary::json(&last, &extras));
     } else {
         eprint!("{}", summary::text(&last, &extras));
     }
-    let code = status.code().or(status.signal().map(|signal| 128 + signal));
-    Ok(ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+    Ok(())
 }
 
 fn pass_on(signal: i32, child: &Child) {

@@ -1,4 +1,4 @@
-//! `fanq control`: asks a running `fanq run`.
+//! `fanq control`: asks a running `fanq run` or `fanq accel`.
 //!
 //! Invariant: where it is not clear which program is meant, none is asked.
 

@@ -1,4 +1,4 @@
-//! The control socket of a running `fanq run`: statistics, and the settings that may change meanwhile.
+//! The control socket of a running `fanq run`, or `fanq accel`: statistics, and the settings that may change meanwhile.
 //!
 //! ```text
 //! protocol   requests and answers: one line of JSON each

@@ -1,16 +1,18 @@
-//! `fanq run --metrics ADDRESS`: the run's numbers for Prometheus.
+//! `--metrics ADDRESS` of `fanq run` and `fanq accel`: their numbers for Prometheus.
 //!
 //! ```text
 //! address   where to listen: loopback unless another is named
 //! http      GET /metrics, and nothing else
 //! render    the numbers as text, in either of two formats
+//! process   when a process was started and what it has used
 //! ```
 //!
-//! Invariant: a scrape reads atomics and, once, the kernel's table of queues; it takes nothing from a worker and asks
+//! Invariant: a scrape reads counters and, once, the kernel's table of queues; it takes nothing from a worker and asks
 //! nothing of one. docs/METRICS.md has every metric.
 
 mod address;
 mod http;
+mod process;
 mod render;
 #[cfg(test)]
 mod tests;
@@ -29,25 +31,29 @@ use crate::notice;
 
 pub(crate) use address::MetricsAddress;
 use http::MetricsService;
-pub(crate) use render::process_start;
+pub(crate) use process::{ProcessTimes, process_start};
 
 /// What is told at one scrape.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub(crate) stats: EngineStats,
-    /// The most packets that may wait in a queue.
-    pub(crate) queue_maxlen: u32,
+    /// The most packets that may wait in a queue, where that is known.
+    pub(crate) queue_maxlen: Option<u32>,
     pub(crate) policy: Option<PolicyAccount>,
     /// Lines of the log, written and lost.
     pub(crate) eve: Option<(u64, u64)>,
     /// When the process was started, as far as that is known.
-    pub(crate) started: SystemTime,
-    pub(crate) cpu: CpuTime,
+    pub(crate) started: Option<SystemTime>,
+    pub(crate) cpu: Option<CpuTime>,
     /// How often there was a scrape, this one included.
     pub(crate) scrapes: u64,
+    /// The name of the program that is accelerated, if this is about one.
+    pub(crate) accelerated: Option<String>,
+    /// Metrics that nobody counts here, by their names without `_total`: they are left out.
+    pub(crate) uncounted: &'static [&'static str],
 }
 
-/// A run that can be scraped.
+/// What can be scraped: a run, or an accelerated program.
 pub(crate) trait Scraped: Send + 'static {
     fn snapshot(&self) -> Snapshot;
 }

@@ -5,7 +5,7 @@
 //! left out, never 0.
 
 use std::fmt::{self, Write};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use fanq::nfq::Hook;
 use fanq::{Counts, KernelRow, QueueStats};
@@ -77,7 +77,7 @@ fn older(text: &str) -> String {
 
 impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut page = Page(encoder);
+        let mut page = Page { encoder, uncounted: self.uncounted };
         self.of_the_process(&mut page)?;
         for (name, help, count) in COUNTERS {
             let samples = self.queues().map(|queue| (label(queue), count(&queue.counts)));
@@ -106,12 +106,18 @@ impl Snapshot {
     fn of_the_process(&self, page: &mut Page<'_>) -> fmt::Result {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         page.gauge("fanq_build_info", "The version of fanq; always 1", [(version, 1.0)])?;
-        let since_epoch = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let started = "When the process was started, in seconds since 1970";
-        page.lone_gauge("process_start_time_seconds", started, since_epoch.as_secs_f64())?;
-        let cpu = (self.cpu.user + self.cpu.system).as_secs_f64();
-        let used = "CPU time that the process has used, user and system, all threads";
-        page.lone_counter("process_cpu_seconds", used, &cpu)?;
+        let program = self.accelerated.iter().map(|name| ([("program", name.as_str())], 1.0));
+        page.gauge("fanq_accelerated_info", "The program under fanq accel; always 1", program)?;
+        if let Some(started) = self.started {
+            let since_epoch = started.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let started = "When the process was started, in seconds since 1970";
+            page.lone_gauge("process_start_time_seconds", started, since_epoch.as_secs_f64())?;
+        }
+        if let Some(cpu) = self.cpu {
+            let cpu = (cpu.user + cpu.system).as_secs_f64();
+            let used = "CPU time that the process has used, user and system, all threads";
+            page.lone_counter("process_cpu_seconds", used, &cpu)?;
+        }
         page.lone_counter("fanq_scrapes", "Scrapes answered, this one included", &self.scrapes)?;
         let workers = self.queues().map(|queue| {
             let cpu = queue.cpu.map_or_else(|| "any".to_owned(), |cpu| cpu.to_string());
@@ -128,8 +134,8 @@ impl Snapshot {
         #[expect(clippy::cast_precision_loss, reason = "a queue holds 65,535 at most")]
         let waiting = rows(|row| row.queue_total as f64);
         page.gauge("fanq_queue_waiting_packets", "Packets that wait in the queue now", waiting)?;
-        let limit = f64::from(self.queue_maxlen);
-        let limits = self.queues().map(|queue| (label(queue), limit));
+        let limit = self.queue_maxlen.map(f64::from);
+        let limits = self.queues().filter_map(|queue| Some((label(queue), limit?)));
         page.gauge("fanq_queue_limit_packets", "The most that may wait in it", limits)?;
         let copied = rows(|row| f64::from(row.copy_range));
         let help = "Most bytes of a packet that the kernel copies";
@@ -185,7 +191,11 @@ impl Snapshot {
 }
 
 /// The text, metric by metric.
-struct Page<'a>(DescriptorEncoder<'a>);
+struct Page<'a> {
+    encoder: DescriptorEncoder<'a>,
+    /// Families that are left out.
+    uncounted: &'static [&'static str],
+}
 
 impl Page<'_> {
     fn family<L: EncodeLabelSet, V>(
@@ -195,7 +205,7 @@ impl Page<'_> {
         write: impl Fn(MetricEncoder<'_>, V) -> fmt::Result,
     ) -> fmt::Result {
         let mut samples = samples.into_iter().peekable();
-        if samples.peek().is_none() {
+        if samples.peek().is_none() || self.uncounted.contains(&name) {
             return Ok(());
         }
         let mut metric = self.descriptor(name, help, kind)?;
@@ -247,7 +257,7 @@ impl Page<'_> {
         help: &str,
         kind: MetricType,
     ) -> Result<MetricEncoder<'s>, fmt::Error> {
-        self.0.encode_descriptor(name, &format!("{help}."), None, kind)
+        self.encoder.encode_descriptor(name, &format!("{help}."), None, kind)
     }
 
     /// `bound` is a class's upper one; the last class has none.
@@ -360,7 +370,9 @@ const LABELLED: [LabelledCounter; 5] = [
     ("fanq_verdict_errors", "Verdicts that the kernel refused, by errno", |queue| {
         let seen = &queue.counts.verdict_errors_by_errno;
         let never = [(libc::ENOENT, 0)].into_iter();
-        let never = never.filter(|(errno, _)| seen.iter().all(|(known, _)| known != errno));
+        // 0 is any of them: where they are not told apart, none is known not to have been.
+        let is_never = |errno: &i32| seen.iter().all(|(known, _)| known != errno && *known != 0);
+        let never = never.filter(|(errno, _)| is_never(errno));
         let all = never.chain(seen.iter().copied());
         all.map(|(errno, count)| ("errno", errno.to_string(), Some(count))).collect()
     }),
@@ -370,23 +382,6 @@ const LABELLED: [LabelledCounter; 5] = [
         seen.map(|(hook, count)| ("hook", hook.to_owned(), Some(count))).collect()
     }),
 ];
-
-/// When this process was started: its place in the time since the boot, and that of now (proc_pid_stat(5)).
-pub(crate) fn process_start() -> SystemTime {
-    let now = SystemTime::now();
-    now.checked_sub(process_age().unwrap_or_default()).unwrap_or(now)
-}
-
-fn process_age() -> Option<Duration> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // Field 22, counted from 1; the name, field 2, is in parentheses and may have anything in it.
-    let started: u64 = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()?;
-    let hertz = rustix::param::clock_ticks_per_second();
-    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
-    let uptime: f64 = uptime.split_ascii_whitespace().next()?.parse().ok()?;
-    let since_boot = Duration::from_millis(started.checked_mul(1000)?.checked_div(hertz)?);
-    Duration::try_from_secs_f64(uptime).ok()?.checked_sub(since_boot)
-}
 
 /// Room for the text, so that it does not grow by halves.
 const BYTES_A_QUEUE: usize = 6 << 10;

@@ -50,12 +50,14 @@ fn snapshot(queues: u16) -> Snapshot {
     let second = Duration::from_secs(1);
     Snapshot {
         stats: EngineStats { queues: (0..queues).map(queue).collect() },
-        queue_maxlen: 16_384,
+        queue_maxlen: Some(16_384),
         policy: None,
         eve: None,
-        started: UNIX_EPOCH + 1000 * second,
-        cpu: CpuTime { user: second, system: second / 2 },
+        started: Some(UNIX_EPOCH + 1000 * second),
+        cpu: Some(CpuTime { user: second, system: second / 2 }),
         scrapes: 1,
+        accelerated: None,
+        uncounted: &[],
     }
 }
 
@@ -153,6 +155,31 @@ fn rules_and_the_log_have_numbers_where_there_are_any_and_names_are_escaped() {
         "fanq_eve_lines_total{outcome=\"lost\"} 1",
     ] {
         has(&text, line);
+    }
+}
+
+#[test]
+fn of_an_accelerated_program_only_what_is_counted_is_told() {
+    let mut snapshot = Snapshot {
+        queue_maxlen: None,
+        cpu: None,
+        accelerated: Some("my-ips".to_owned()),
+        uncounted: &["fanq_batch_seconds", "fanq_late_answers"],
+        ..snapshot(1)
+    };
+    snapshot.stats.queues[0].counts.verdict_errors_by_errno = vec![(0, 3)];
+    let text = render(snapshot, Format::Prometheus);
+    for line in [
+        "fanq_accelerated_info{program=\"my-ips\"} 1.0",
+        "fanq_packets_total{queue=\"3\"} 100",
+        "fanq_verdict_errors_total{queue=\"3\",errno=\"0\"} 3",
+    ] {
+        has(&text, line);
+    }
+    for unknown in
+        ["errno=\"2\"", "fanq_batch_seconds", "fanq_late_answers", "queue_limit", "process_cpu"]
+    {
+        assert!(!text.contains(unknown), "{unknown} in {text}");
     }
 }
 

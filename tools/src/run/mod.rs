@@ -31,7 +31,7 @@ pub(crate) use options::RunArgs;
 use options::{RunOptions, SummaryFormat};
 use succession::{Given, Succession};
 use summary::{Extras, LogAccount};
-use view::{Doors, RunView, Views};
+use view::{RunView, Views};
 use watch::{End, Orders, Watch};
 
 /// Runs the engine until SIGINT or SIGTERM, or until another process serves the queues.
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let orders = Orders::listen(with_rules || options.eve.is_some())?;
     notice::set_level(options.log_level);
     // Until the end of this function: what is left of the packets can be seen while the engine stops.
-    let mut views = Views::new(Doors::open(&options)?);
+    let mut views = Views::new(view::open_doors(&options)?);
     let mut log = options.eve.as_ref().map(EveLog::start).transpose()?;
     let mut succession = Succession::new(&options);
     let mut confined = None;
@@ -102,7 +102,7 @@ fn finish(
         let in_rings = account.as_ref().map_or(0, |account| account.log_lost);
         LogAccount { written, lost: lost + in_rings }
     });
-    let extras = Extras { policy: account, eve: log };
+    let extras = Extras { policy: account, eve: log, cpu: None };
     match options.summary {
         SummaryFormat::Json => println!("{}", summary::json(&stats, &extras)),
         SummaryFormat::Text => print!("{}", summary::text(&stats, &extras)),

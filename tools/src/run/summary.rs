@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 use fanq::nfq::Hook;
-use fanq::{Counts, EngineStats, KernelRow, QueueStats, cpu_time};
+use fanq::{Counts, CpuTime, EngineStats, KernelRow, QueueStats, cpu_time};
 use serde::Serialize;
 
 use crate::inspector::PolicyAccount;
@@ -24,13 +24,23 @@ struct Summary<'a> {
     extras: &'a Extras,
 }
 
-/// What stands in the account where there are rules, or a log.
+/// What stands in the account where there are rules, a log, or another program.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Extras {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) policy: Option<PolicyAccount>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) eve: Option<LogAccount>,
+    /// Of the program that the account is about, if that is not this one.
+    #[serde(skip)]
+    pub(super) cpu: Option<CpuTime>,
+}
+
+impl Extras {
+    /// For the account of another program, which has used this, where that is known.
+    pub(crate) fn of_program(cpu: Option<CpuTime>) -> Self {
+        Self { cpu, ..Self::default() }
+    }
 }
 
 /// Lines of the log.
@@ -165,12 +175,12 @@ pub(crate) fn json(stats: &EngineStats, extras: &Extras) -> String {
 }
 
 /// The same as a value, to which more can be added.
-pub(super) fn value(stats: &EngineStats, extras: &Extras) -> serde_json::Value {
+pub(crate) fn value(stats: &EngineStats, extras: &Extras) -> serde_json::Value {
     serde_json::to_value(summary(stats, extras)).expect(ALWAYS)
 }
 
 fn summary<'a>(stats: &EngineStats, extras: &'a Extras) -> Summary<'a> {
-    let cpu = cpu_time();
+    let cpu = extras.cpu.unwrap_or_else(cpu_time);
     Summary {
         schema: "fanq.run/1",
         queues: stats.queues.iter().map(queue_summary).collect(),

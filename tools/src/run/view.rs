@@ -14,11 +14,11 @@ use super::options::{CopyRangeText, RunOptions, check_headers_are_copied};
 use super::summary::{self, Extras, LogAccount};
 use super::watch::{Asker, Orders};
 use crate::confine;
-use crate::control::{ControlPlace, Controlled, OpenControl, ServedControl};
-use crate::endpoint::Endpoint;
+use crate::control::{ControlPlace, Controlled};
+use crate::doors::{Doors, Serving, statistics};
 use crate::eve::{EveLog, EveTally};
 use crate::inspector::SharedPolicy;
-use crate::metrics::{OpenMetrics, Scraped, Snapshot, process_start};
+use crate::metrics::{Scraped, Snapshot, process_start};
 use crate::notice::{self, LogLevel};
 
 /// The engine that serves now.
@@ -102,7 +102,7 @@ impl RunView {
             let (written, lost) = log.counts();
             LogAccount { written, lost: lost + in_rings }
         });
-        Extras { policy, eve }
+        Extras { policy, eve, cpu: None }
     }
 
     fn set_copy_range(&self, text: &str) -> Result<String, String> {
@@ -123,19 +123,9 @@ impl RunView {
 
 impl Controlled for RunView {
     fn statistics(&self) -> Value {
-        let mut statistics = summary::value(&self.stats(), &self.extras());
-        let uptime = self.0.began.elapsed();
-        let head = json!({
-            "pid": std::process::id(),
-            "version": env!("CARGO_PKG_VERSION"),
-            "queue_range": self.0.queues,
-            "uptime_ms": u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
-            "settings": self.settings(),
-        });
-        if let (Value::Object(statistics), Value::Object(head)) = (&mut statistics, head) {
-            statistics.extend(head);
-        }
-        statistics
+        let account = summary::value(&self.stats(), &self.extras());
+        let beside = json!({ "queue_range": self.0.queues });
+        statistics(account, self.0.began, &self.settings(), beside)
     }
 
     fn settings(&self) -> Value {
@@ -169,23 +159,19 @@ impl Controlled for RunView {
 
 impl Scraped for RunView {
     fn snapshot(&self) -> Snapshot {
-        let Extras { policy, eve } = self.extras();
+        let Extras { policy, eve, .. } = self.extras();
         Snapshot {
             stats: self.stats(),
-            queue_maxlen: self.0.queue_maxlen,
+            queue_maxlen: Some(self.0.queue_maxlen),
             policy,
             eve: eve.map(|log| (log.written, log.lost)),
-            started: self.0.started,
-            cpu: cpu_time(),
+            started: Some(self.0.started),
+            cpu: Some(cpu_time()),
             scrapes: 0,
+            accelerated: None,
+            uncounted: &[],
         }
     }
-}
-
-/// Where others may ask, before there is anything to see.
-pub(super) struct Doors {
-    control: Option<OpenControl>,
-    metrics: Option<OpenMetrics>,
 }
 
 /// The places where others may ask, from the first engine on.
@@ -210,32 +196,19 @@ impl Views {
             view.follow(engine, policy);
         } else if let Some(doors) = self.doors.take() {
             let view = make();
-            self.shown = Some((view.clone(), doors.serve(view)?));
+            self.shown = Some((view.clone(), doors.serve(&view)?));
         }
         Ok(())
     }
 }
 
-/// Served until dropped.
-struct Serving {
-    _control: Option<ServedControl>,
-    _metrics: Option<Endpoint>,
-}
-
-impl Doors {
-    pub(super) fn open(options: &RunOptions) -> anyhow::Result<Self> {
-        let shared = options.handover.is_some();
-        let open = |address| OpenMetrics::open(address, shared);
-        let metrics = options.metrics.map(open).transpose()?;
-        if let ControlPlace::File(path) = &options.control {
-            confine::allow_sockets([path.clone()]);
-        }
-        Ok(Self { control: OpenControl::open(&options.control)?, metrics })
+/// Takes the places where others may ask.
+///
+/// # Errors
+/// As [`Doors::open`].
+pub(super) fn open_doors(options: &RunOptions) -> anyhow::Result<Doors> {
+    if let ControlPlace::File(path) = &options.control {
+        confine::allow_sockets([path.clone()]);
     }
-
-    fn serve(self, view: RunView) -> anyhow::Result<Serving> {
-        let metrics = self.metrics.map(|metrics| metrics.serve(view.clone())).transpose()?;
-        let control = self.control.map(|control| control.serve(view)).transpose()?;
-        Ok(Serving { _control: control, _metrics: metrics })
-    }
+    Doors::open(&options.control, options.metrics, options.handover.is_some())
 }

@@ -1,4 +1,5 @@
-//! What a fanq says of its own queues, beyond what the kernel tells of anybody's: asked through its control socket.
+//! What a fanq says of its own queues, or of those of a program that it accelerates, beyond what the kernel tells of
+//! anybody's: asked through its control socket.
 //!
 //! Invariant: none of it is needed; a queue without it has fewer figures. A program that does not answer in
 //! [`PATIENCE`] is left alone for [`RETRY`], so that it cannot hold up the view of the others; one that does is asked
@@ -20,6 +21,8 @@ pub(super) struct QueueDetail {
     /// When it was asked, on the sample's clock.
     pub(super) at: Duration,
     pub(super) pid: u32,
+    /// Whether it is a queue of a program under `fanq accel`.
+    pub(super) accelerated: bool,
     /// What the program does with packets, in words.
     pub(super) policy: Option<String>,
     /// The CPU that its worker is pinned to.
@@ -81,11 +84,11 @@ impl Details {
         now: Duration,
         whole: bool,
     ) {
-        self.programs.retain(|asked| owners.clone().any(|owner| owner.pid == asked.pid));
-        for owner in owners.filter(|owner| self.within_reach && owner.name == "fanq") {
-            if self.programs.iter().all(|asked| asked.pid != owner.pid) {
+        self.programs.retain(|asked| owners.clone().any(|owner| owner.fanq == Some(asked.pid)));
+        for pid in owners.filter_map(|owner| owner.fanq).filter(|_| self.within_reach) {
+            if self.programs.iter().all(|asked| asked.pid != pid) {
                 self.programs.push(Asked {
-                    pid: owner.pid,
+                    pid,
                     client: None,
                     not_before: Duration::ZERO,
                     queues: Vec::new(),
@@ -133,6 +136,7 @@ impl Asked {
 
 /// Reads the answer to `statistics` (docs/CONTROL.md); what is missing in it is 0, or unknown.
 fn read(answer: &Value, at: Duration, queues: &mut Vec<(u16, Arc<QueueDetail>)>) {
+    let accelerated = answer["accelerated"].is_object();
     let policy = answer["settings"]["policy"].as_str().map(str::to_owned);
     let number32 = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok());
     let maxlen = number32(&answer["settings"]["queue-maxlen"]);
@@ -145,6 +149,7 @@ fn read(answer: &Value, at: Duration, queues: &mut Vec<(u16, Arc<QueueDetail>)>)
         let detail = QueueDetail {
             at,
             pid: number32(&answer["pid"]).unwrap_or(0),
+            accelerated,
             policy: policy.clone(),
             cpu: number32(&queue["cpu"]),
             maxlen,
@@ -191,6 +196,7 @@ mod tests {
         let expected = QueueDetail {
             at: Duration::from_secs(3),
             pid: 7,
+            accelerated: false,
             policy: Some("drop:10".to_owned()),
             cpu: Some(1),
             maxlen: Some(1024),
@@ -204,6 +210,13 @@ mod tests {
         };
         assert_eq!(queues.iter().map(|(queue, _)| *queue).collect::<Vec<_>>(), [1, 3]);
         assert_eq!((queues[0].1.cpu, &*queues[1].1), (None, &expected));
+        let accelerated = serde_json::json!({
+            "pid": 7, "accelerated": { "pid": 8 }, "settings": {}, "queues": [{ "queue": 3, "packets": 10 }],
+        });
+        queues.clear();
+        read(&accelerated, Duration::ZERO, &mut queues);
+        let detail = &queues[0].1;
+        assert_eq!((detail.accelerated, detail.packets, detail.maxlen), (true, 10, None));
         for hostile in [Value::Null, serde_json::json!([]), serde_json::json!({ "queues": 3 })] {
             queues.clear();
             read(&hostile, Duration::ZERO, &mut queues);

@@ -54,7 +54,7 @@ pub(super) fn process(pid: u32, at_ms: u64, threads: &[(&str, u64)]) -> Arc<Proc
 }
 
 pub(super) fn owner(pid: u32, name: &str, command: &str) -> Arc<Owner> {
-    Arc::new(Owner { pid, name: name.to_owned(), command: command.to_owned() })
+    Arc::new(Owner { pid, name: name.to_owned(), command: command.to_owned(), fanq: None })
 }
 
 /// What a fanq says then, after so many packets of 64 bytes, one in ten dropped, in batches of 32.
@@ -62,6 +62,7 @@ pub(super) fn detail(ms: u64, packets: u64, cpu: u32) -> Arc<QueueDetail> {
     Arc::new(QueueDetail {
         at: Duration::from_millis(ms),
         pid: 9,
+        accelerated: false,
         policy: Some("drop:10".to_owned()),
         cpu: Some(cpu),
         maxlen: Some(16_384),
@@ -119,6 +120,12 @@ impl Tree {
         };
         let text: String = rows.map(line).collect();
         self.write("proc/net/netlink", &format!("{NETLINK_HEAD}{text}"));
+    }
+
+    /// Makes `child`, a process of the tree, one that `parent` has started.
+    pub(super) fn descends(&self, child: u32, parent: u32) {
+        fs::create_dir_all(self.path(&format!("proc/{child}"))).expect("it can be written");
+        self.write(&format!("proc/{child}/stat"), &format!("{child} (a) b) S {parent} 1 1 0\n"));
     }
 
     /// A process that holds these sockets, with threads that have each used so many ticks of 10 ms.

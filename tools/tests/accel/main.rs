@@ -2,11 +2,15 @@
 //!
 //! Method: two conformance programs, in C (also fortified) and in Python, do all that programs do with a queue and
 //! print what they see; their output with and without the library is compared, in network namespaces of the test's
-//! own. Then programs as they are: a loop of libnetfilter_queue, and Python's NetfilterQueue, where they can be had.
+//! own. Then programs as they are: a loop of libnetfilter_queue, and Python's NetfilterQueue, where they can be had. In
+//! `seen`: what others see of such a program.
 //!
 //! Needs root, `unshare`, `nsenter`, `setpriv`, `ip`, `iptables`, cc, python3, and the library beside the program
 //! (cargo build --package fanq-accel). What is missing is SKIPPED aloud, or a failure if CI is set.
 
+#[path = "../scrape/mod.rs"]
+mod scrape;
+mod seen;
 #[path = "../space/mod.rs"]
 mod space;
 

@@ -37,6 +37,8 @@ pub(in crate::top) struct QueueLine {
     pub(in crate::top) queue: u16,
     #[serde(serialize_with = "owner_or_null")]
     pub(in crate::top) owner: Option<Arc<Owner>>,
+    /// Its program runs under a `fanq accel` that tells of it.
+    pub(in crate::top) accelerated: bool,
     /// Where its thread runs, if it has one of its own.
     pub(in crate::top) cpu: Option<u32>,
     /// What its threads use; 1.0 is one CPU.
@@ -120,6 +122,8 @@ pub(in crate::top) struct Program {
     pub(in crate::top) threads: usize,
     /// 1.0 is one CPU.
     pub(in crate::top) cpu_share: Option<f64>,
+    /// It runs under a `fanq accel` that tells of it.
+    pub(in crate::top) accelerated: bool,
     /// What it says of itself, if it is a fanq with a control socket.
     pub(in crate::top) policy: Option<String>,
     /// Each of its queues has a thread that is named after it.
@@ -159,6 +163,7 @@ impl Board {
                 queues,
                 threads: queue.process.as_ref().map_or(0, |process| process.threads.len()),
                 cpu_share: self.shares.of_process(owner.pid),
+                accelerated: is_accelerated(queue),
                 policy: queue.detail.as_ref().and_then(|detail| detail.policy.clone()),
             };
             self.programs.insert(at, program);
@@ -269,6 +274,10 @@ impl Board {
     }
 }
 
+fn is_accelerated(queue: &QueueSample) -> bool {
+    queue.detail.as_ref().is_some_and(|detail| detail.accelerated)
+}
+
 /// Whether one socket serves several queues.
 fn is_shared(port_id: u32, queues: &[QueueSample]) -> bool {
     queues.iter().filter(|queue| queue.row.port_id == port_id).nth(1).is_some()
@@ -282,6 +291,7 @@ impl QueueLine {
         *self = Self {
             queue: now.row.queue,
             owner: now.owner.clone(),
+            accelerated: is_accelerated(now),
             depth: now.row.queue_total,
             configured: now.row.copy_mode != 0,
             history: depths,

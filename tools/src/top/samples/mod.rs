@@ -50,7 +50,7 @@ pub(super) struct QueueSample {
     pub(super) owner: Option<Arc<Owner>>,
     /// The owner's threads, as they were read last.
     pub(super) process: Option<Arc<ProcessSample>>,
-    /// What the owner itself says of this queue, if it is a fanq with a control socket.
+    /// What a fanq with a control socket says of this queue: its owner, or the one that accelerates its owner.
     pub(super) detail: Option<Arc<QueueDetail>>,
 }
 
@@ -158,7 +158,7 @@ impl Sampler {
         for queue in &mut sample.queues {
             let Some(owner) = &queue.owner else { continue };
             queue.process = self.processes.of(owner.pid);
-            queue.detail = self.details.of(owner.pid, queue.row.queue);
+            queue.detail = owner.fanq.and_then(|fanq| self.details.of(fanq, queue.row.queue));
         }
     }
 }

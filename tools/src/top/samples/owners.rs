@@ -20,6 +20,9 @@ pub(in crate::top) struct Owner {
     pub(in crate::top) name: String,
     /// Its command line; empty where it cannot be read.
     pub(in crate::top) command: String,
+    /// The fanq that can be asked about its queues: itself, or the one that it descends from (`fanq accel`).
+    #[serde(skip)]
+    pub(in crate::top) fanq: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -102,7 +105,26 @@ fn socket_inode(descriptor: &Path) -> Option<u64> {
 
 fn describe(proc: &Path, pid: u32) -> Owner {
     let text = |name| fs::read(process_path(proc, pid, name)).unwrap_or_default();
-    Owner { pid, name: printable(&text("comm")), command: printable(&text("cmdline")) }
+    let fanq = fanq_of(proc, pid);
+    Owner { pid, name: printable(&text("comm")), command: printable(&text("cmdline")), fanq }
+}
+
+/// The nearest of the process and those that it descends from that is called fanq.
+fn fanq_of(proc: &Path, pid: u32) -> Option<u32> {
+    let is_fanq = |pid: &u32| {
+        fs::read(process_path(proc, *pid, "comm"))
+            .is_ok_and(|comm| comm.trim_ascii_end() == b"fanq")
+    };
+    let line = std::iter::successors(Some(pid), |pid| parent(proc, *pid));
+    line.take(GENERATIONS_MAX).find(is_fanq)
+}
+
+/// Field 4 of its line in `stat` (proc_pid_stat(5)); the name before it may hold anything. None for the first process.
+fn parent(proc: &Path, pid: u32) -> Option<u32> {
+    let stat = fs::read(process_path(proc, pid, "stat")).ok()?;
+    let name_ends = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = str::from_utf8(&stat[name_ends + 1..]).ok()?.split_ascii_whitespace();
+    fields.nth(1)?.parse().ok().filter(|parent| *parent != 0)
 }
 
 /// What a process calls itself may hold anything: the ends of words become blanks, what would steer a terminal `?`.
@@ -122,6 +144,9 @@ pub(super) fn printable(bytes: &[u8]) -> String {
 const RETRY: Duration = Duration::from_secs(5);
 
 const COMMAND_BYTES_MAX: usize = 1024;
+
+/// More than lie between `fanq accel` and a program that it started by way of others.
+const GENERATIONS_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -119,6 +119,25 @@ fn a_process_id_with_nothing_else_and_hostile_names_do_no_harm() {
 }
 
 #[test]
+fn the_fanq_to_be_asked_is_the_owner_or_the_one_that_started_it() {
+    let tree = Tree::new();
+    tree.queues((0..4).map(|queue| (queue, 5000 + u32::from(queue), 0, 0)));
+    tree.sockets((0..4).map(|number| (5000 + number, 10 + u64::from(number))));
+    tree.process(50, "fanq", &[10], &[]);
+    tree.process(60, "my-ips", &[11], &[]);
+    tree.process(61, "python3", &[12], &[]);
+    tree.process(62, "sh", &[], &[]);
+    tree.process(70, "stranger", &[13], &[]);
+    // 60 by fanq 50, 61 by a shell under it; 70's line goes round, and 50's ends.
+    for (child, parent) in [(60, 50), (62, 50), (61, 62), (70, 71), (71, 70), (50, 0)] {
+        tree.descends(child, parent);
+    }
+    let sample = read(&mut sampler(&tree, &[]), 0);
+    let asked: Vec<_> = sample.queues.iter().map(|q| q.owner.as_ref().unwrap().fanq).collect();
+    assert_eq!(asked, [Some(50), Some(50), Some(50), None]);
+}
+
+#[test]
 fn no_table_is_an_error_that_says_what_to_do() {
     let tree = Tree::new();
     fs::remove_file(tree.path("proc/net/netfilter/nfnetlink_queue")).unwrap();

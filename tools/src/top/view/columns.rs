@@ -5,6 +5,7 @@
 
 use super::super::format::{count, grouped, percent, scaled, time};
 use super::super::rates::{QueueLine, Totals, float};
+use super::super::samples::Owner;
 use super::{Choices, SortKey};
 
 /// What a column shows.
@@ -132,7 +133,7 @@ impl Kind {
                 format!("{}{mark}", percent(share))
             })),
             Self::Owner => {
-                known(line.owner.as_ref().map(|owner| format!("{} {}", owner.pid, owner.name)))
+                known(line.owner.as_ref().map(|owner| owner_text(owner, line.accelerated)))
             }
             Self::Packets => rate(line.packets),
             Self::Bytes => known(line.bytes.map(scaled)),
@@ -184,6 +185,12 @@ impl Kind {
             | Self::BatchTime => String::new(),
         }
     }
+}
+
+/// A process and its name; a `+` between them says that it is accelerated.
+pub(super) fn owner_text(owner: &Owner, accelerated: bool) -> String {
+    let sign = if accelerated { '+' } else { ' ' };
+    format!("{}{sign}{}", owner.pid, owner.name)
 }
 
 /// A figure, or the sign for none.

@@ -9,7 +9,7 @@ use ratatui::style::{Color, Modifier, Style};
 use super::super::format::{count, grouped, percent};
 use super::super::rates::{Board, Problem, QueueLine, Severity};
 use super::Choices;
-use super::columns::{Kind, Placed, place};
+use super::columns::{Kind, Placed, owner_text, place};
 
 /// Draws the whole screen. `clock` is what the header says of the time.
 pub(in crate::top) fn draw(
@@ -195,9 +195,12 @@ impl Page<'_> {
         self.line("PROGRAM                 QUEUES  THREADS   CPU%  COMMAND", style);
         for program in board.programs.iter().take(usize::from(left) - 2) {
             let cpu = program.cpu_share.map_or("-".to_owned(), percent);
-            let name = format!("{} {}", program.owner.pid, program.owner.name);
-            let policy =
-                program.policy.as_ref().map(|policy| format!("[{policy}] ")).unwrap_or_default();
+            let name = owner_text(&program.owner, program.accelerated);
+            let policy = match &program.policy {
+                _ if program.accelerated => "[accelerated] ".to_owned(),
+                Some(policy) => format!("[{policy}] "),
+                None => String::new(),
+            };
             let text = format!(
                 "{name:<23} {:>6} {:>8} {cpu:>6}  {policy}{}",
                 program.queues.len(),
@@ -321,8 +324,8 @@ const HELP: &[&str] = &[
     "Only a fanq tells: BYTES/s, OF MAX, BATCH (packets a receive), ACC/DROP/ELSE",
     "(verdicts in %), ENGINE (time of a batch, of which 99 % are shorter).",
     "",
-    "-          not known",
-    "!          before a queue: it loses packets",
+    "- not known   ! before a queue: it loses packets",
+    "+          between an owner's id and name: it runs under fanq accel",
     "!! ! -     before a line above the table: lost now, a warning, good to know",
     "",
     "fanq top --once prints a table, --json is for programs. More: docs/TOP.md",

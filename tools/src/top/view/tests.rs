@@ -3,12 +3,14 @@
 //! FANQ_WRITE_SCREENS=1 writes anew.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::Color;
 
+use super::super::detail::QueueDetail;
 use super::super::fake::{detail, owner, process, queue, row, sample};
 use super::super::plain::table;
 use super::super::samples::QueueSample;
@@ -122,6 +124,34 @@ fn help_fits_the_usual_size() {
 #[test]
 fn a_table_for_a_pipe_has_everything() {
     assert_screen("once.txt", &table(&scene_board(), &choices(), 190, "12:00:05 UTC"));
+}
+
+#[test]
+fn an_accelerated_program_is_labelled_and_has_what_is_told_of_it() {
+    let mut board = Board::default();
+    for second in 0..=2 {
+        let mut queues = scene(second);
+        for queue in &mut queues[4..] {
+            let told = detail(u64::from(second) * 1000, u64::from(second) * 640, 0);
+            queue.detail = Some(Arc::new(QueueDetail {
+                accelerated: true,
+                policy: None,
+                cpu: None,
+                maxlen: None,
+                batch_times: Vec::new(),
+                ..(*told).clone()
+            }));
+        }
+        board.take(&sample(u64::from(second) * 1000, &queues));
+    }
+    let shown = table(&board, &choices(), 190, "12:00:05 UTC");
+    let line =
+        |begin: &str| shown.lines().find(|line| line.trim_start().starts_with(begin)).unwrap();
+    for part in ["812+Suricata-Main", " 32.0 ", "90/10/0"] {
+        assert!(line("10 ").contains(part), "no {part} in {shown}");
+    }
+    assert!(line("812+Suricata-Main").contains("[accelerated] /usr/bin/suricata"), "{shown}");
+    assert!(line("0 ").contains("4711 fanq"), "{shown}");
 }
 
 fn many() -> Board {
