@@ -102,7 +102,7 @@ impl RunView {
             let (written, lost) = log.counts();
             LogAccount { written, lost: lost + in_rings }
         });
-        Extras { policy, eve }
+        Extras { policy, eve, queue_full_passed: None }
     }
 
     fn set_copy_range(&self, text: &str) -> Result<String, String> {
@@ -169,7 +169,7 @@ impl Controlled for RunView {
 
 impl Scraped for RunView {
     fn snapshot(&self) -> Snapshot {
-        let Extras { policy, eve } = self.extras();
+        let Extras { policy, eve, .. } = self.extras();
         Snapshot {
             stats: self.stats(),
             queue_maxlen: self.0.queue_maxlen,
