@@ -12,6 +12,7 @@
 # Usage: scripts/vm.sh            after `cargo build --release --bins --example show_packets`
 #   FANQ_BIN_DIR=DIR              where fanq, fanq-bench and examples/ are (default: target/release)
 #   FANQ_VM_TIMEOUT_S=SECONDS     bound on the whole boot (default: 400)
+#   FANQ_VM_CHECKS=NAME,NAME      only these functions of scripts/vm, such as check_cpu_offline, and systemd's
 #   CI=1                          what cannot run here is a failure, not a skip
 # The kernel is kept in target/vm/kernel (delete it to fetch a newer one); the guest's console is
 # in target/vm/console.log.
@@ -137,10 +138,37 @@ pack_initramfs() {
     fi
     install -m 755 scripts/vm/init "$root/init"
     install -m 644 scripts/vm/guest.sh scripts/vm/steps.sh scripts/vm/flows.sh scripts/vm/doctor.sh \
-        scripts/vm/selftests.sh "$root/"
+        scripts/vm/selftests.sh scripts/vm/faults.sh scripts/vm/systemd.sh "$root/"
+    add_systemd "$root"
     # nft looks the names of protocols up.
     printf '%s\n' 'icmp 1 ICMP' 'tcp 6 TCP' 'udp 17 UDP' 'ipv6-icmp 58 IPv6-ICMP' 'sctp 132 SCTP' >"$root/etc/protocols"
     (cd "$root" && find . | cpio --quiet -o -H newc -R 0:0) >"$out/initramfs.cpio"
+}
+
+# add_systemd ROOT: systemd with fanq's unit and one that runs systemd.sh. Without it that is skipped, aloud.
+add_systemd() {
+    local root=$1 units=$1/etc/systemd/system program target
+    if ! need /usr/lib/systemd/systemd:systemd systemctl:systemd; then
+        say "no systemd in the guest: $why"
+        return
+    fi
+    for program in /usr/lib/systemd/systemd /usr/lib/systemd/systemd-executor "$(command -v systemctl)"; do
+        [[ ! -x $program ]] || add_program "$program" "$program"
+    done
+    mkdir -p "$units/fanq.service.d" "$root/etc/fanq"
+    : >"$root/etc/machine-id"
+    cp packaging/systemd/fanq.service "$units/"
+    printf '%s\n' 'queues = "0-3"' 'on-orphan = "accept"' >"$root/etc/fanq/fanq.toml"
+    for target in sysinit basic shutdown; do
+        printf '[Unit]\nDescription=%s\n' "$target" >"$units/$target.target"
+    done
+    # There is no journal, and the machine is slow.
+    printf '%s\n' '[Service]' 'StandardOutput=append:/run/fanq.out' 'StandardError=append:/run/fanq.err' \
+        'WatchdogSec=15s' 'TimeoutStartSec=90s' 'TimeoutStopSec=90s' >"$units/fanq.service.d/vm.conf"
+    printf '%s\n' '[Unit]' 'DefaultDependencies=no' '[Service]' 'Type=oneshot' 'TimeoutStartSec=infinity' \
+        'Environment=PATH=/usr/sbin:/usr/bin:/bin' \
+        'ExecStart=/bin/sh -c "exec sh /systemd.sh >/dev/console 2>&1"' >"$units/check.service"
+    printf '%s\n' '[Unit]' 'Wants=check.service' 'After=check.service' >"$units/default.target"
 }
 
 # add_program FROM TO: copies a program and the shared libraries it names, loader included.
@@ -159,7 +187,8 @@ boot() {
     timeout --kill-after=5 "$timeout_s" qemu-system-x86_64 -accel tcg,thread=multi -cpu max \
         -smp 4 -m 1024 -nographic -no-reboot -nic none \
         -kernel "$out/kernel/vmlinuz" -initrd "$out/initramfs.cpio" \
-        -append 'console=ttyS0 quiet panic=-1' </dev/null >"$console" 2>&1 &
+        -append "console=ttyS0 quiet panic=-1${FANQ_VM_CHECKS:+ fanq.checks=$FANQ_VM_CHECKS}" \
+        </dev/null >"$console" 2>&1 &
     qemu=$!
     wait "$qemu" || status=$?
     qemu=

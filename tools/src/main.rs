@@ -19,6 +19,7 @@ mod mark;
 mod metrics;
 mod notice;
 mod policy;
+mod rule_counters;
 mod rules;
 mod run;
 mod service_manager;

@@ -7,8 +7,9 @@
 //!   end     FDSTOREREMOVE=1 FDNAME=fanq-queue-0                    the queue is to go, with our own descriptor
 //! ```
 //!
-//! Invariant: without `NOTIFY_SOCKET` nothing is sent, and without `LISTEN_FDS` for this very process nothing is
-//! taken. What cannot be sent is said once and changes nothing else.
+//! Invariant: it hears that all is well only while every worker goes on, not just the thread that says so. Without
+//! `NOTIFY_SOCKET` nothing is sent, and without `LISTEN_FDS` for this very process nothing is taken. What cannot be
+//! sent is said once and changes nothing else.
 
 use std::env;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,20 +22,23 @@ use sd_notify::NotifyState;
 #[derive(Debug)]
 pub(crate) struct ServiceManager {
     present: bool,
-    /// How often it wants to hear that all is well.
+    /// How often to look whether all is well, if it wants to hear of it.
     pub(crate) watchdog: Option<Duration>,
     /// Queues whose sockets it keeps.
     kept: Vec<u16>,
+    /// Whether the last that it heard is that all is not well.
+    ailing: bool,
     complained: bool,
 }
 
 impl ServiceManager {
     /// Looks for one in the environment.
     pub(crate) fn find() -> Self {
-        // Half of the time that it allows, as it advises.
-        let watchdog = sd_notify::watchdog_enabled().map(|allowed| allowed / 2);
+        // It advises half of the time that it allows. Twice as often, so that a worker which is at one batch for as
+        // long as that, and then goes on, costs one word and not the process.
+        let watchdog = sd_notify::watchdog_enabled().map(|allowed| allowed / 4);
         let present = env::var_os("NOTIFY_SOCKET").is_some();
-        Self { present, watchdog, kept: Vec::new(), complained: false }
+        Self { present, watchdog, kept: Vec::new(), ailing: false, complained: false }
     }
 
     /// Takes back the sockets of these queues that were kept. What else was kept is closed, and no longer kept.
@@ -92,9 +96,20 @@ impl ServiceManager {
         self.say(&[NotifyState::Stopping], None);
     }
 
-    /// All is well.
-    pub(crate) fn alive(&mut self) {
-        self.say(&[NotifyState::Watchdog], None);
+    /// All is well, unless there are queues whose workers do not go on: then it hears that, and, if it goes on for as
+    /// long as it allows, ends this process.
+    pub(crate) fn alive(&mut self, silent: &[u16]) {
+        if silent.is_empty() {
+            if std::mem::take(&mut self.ailing) {
+                self.say(&[NotifyState::Status("every worker goes on again")], None);
+            }
+            self.say(&[NotifyState::Watchdog], None);
+            return;
+        }
+        self.ailing = true;
+        let queues = silent.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        let status = format!("no sign of life from the workers of these queues: {queues}");
+        self.say(&[NotifyState::Status(&status)], None);
     }
 
     /// Sends, and returns whether that went well.

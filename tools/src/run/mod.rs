@@ -8,6 +8,7 @@ mod flow_counts;
 mod mode;
 mod on_fault;
 mod options;
+mod passed_unseen;
 mod send_back;
 mod start;
 mod succession;
@@ -29,6 +30,7 @@ use crate::policy::{PolicyChoice, PolicyInspector};
 
 pub(crate) use options::RunArgs;
 use options::{RunOptions, SummaryFormat};
+use passed_unseen::PassedUnseen;
 use succession::{Given, Succession};
 use summary::{Extras, LogAccount};
 use view::{RunView, Views};
@@ -60,6 +62,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
             None => confined.insert(confine::complete()?),
             Some(confined) => confined,
         };
+        let passed = PassedUnseen::begin(&engine, options.engine.queues);
         announce(&engine, &options, control.as_ref(), confined);
 
         let watchdog = succession.manager.watchdog;
@@ -73,7 +76,11 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
                     return judge(failures, false);
                 }
             },
-            end => return finish(&options, engine, &mut succession, watch, &end),
+            end => {
+                // Before the queues are shut: what comes then is no overload.
+                let passed = passed.and_then(|passed| passed.count(&engine));
+                return finish(&options, engine, &mut succession, (watch, passed), &end);
+            }
         }
     }
 }
@@ -83,7 +90,7 @@ fn finish(
     options: &RunOptions,
     engine: Engine,
     succession: &mut Succession,
-    watch: Watch,
+    (watch, queue_full_passed): (Watch, Option<u64>),
     end: &End,
 ) -> anyhow::Result<()> {
     let leaves = !matches!(end, End::Stop) && succession.leave();
@@ -102,7 +109,7 @@ fn finish(
         let in_rings = account.as_ref().map_or(0, |account| account.log_lost);
         LogAccount { written, lost: lost + in_rings }
     });
-    let extras = Extras { policy: account, eve: log, cpu: None };
+    let extras = Extras { policy: account, eve: log, queue_full_passed, cpu: None };
     match options.summary {
         SummaryFormat::Json => println!("{}", summary::json(&stats, &extras)),
         SummaryFormat::Text => print!("{}", summary::text(&stats, &extras)),

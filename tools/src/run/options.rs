@@ -12,14 +12,14 @@ use anyhow::Context;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use fanq::{
-    CopyRange, CpuList, EngineConfig, FlagWish, FlagWishes, Placement, QueueFlag, QueueRange, Wait,
+    CopyRange, CpuList, EngineConfig, Fate, FlagWish, FlagWishes, Placement, QueueFlag, QueueRange,
+    Wait,
 };
 use serde::Deserialize;
 
 use super::bypass::{Bypass, BypassBy};
 use super::mode::Mode;
 use super::on_fault::{self, FateOption};
-use super::succession::OnOrphan;
 use super::under_load::{self, OnOverload};
 use crate::confine::{Confine, Wanted};
 use crate::control::ControlPlace;
@@ -136,9 +136,10 @@ struct Settings {
     /// Take over the queues of the process that listens at this path, and listen there for the next one [default: no]
     #[arg(long, value_name = "PATH")]
     handover: Option<PathBuf>,
-    /// What happens to packets that a process had read and not answered when it died: accept or drop [default: drop]
+    /// What happens to packets that a process had read and not answered when it died: accept or drop [default: as
+    /// on-fault]
     #[arg(long, value_name = "WHAT")]
-    on_orphan: Option<OnOrphan>,
+    on_orphan: Option<FateOption>,
     /// Print a table to standard error every so many seconds [default: never]
     #[arg(long, value_name = "SECONDS")]
     stats: Option<f64>,
@@ -202,7 +203,7 @@ pub(crate) struct RunOptions {
     pub(crate) inspect_threads: usize,
     pub(crate) work_ns: u32,
     pub(crate) handover: Option<PathBuf>,
-    pub(crate) on_orphan: OnOrphan,
+    pub(crate) on_orphan: Fate,
     pub(crate) stats_every: Option<Duration>,
     pub(crate) summary: SummaryFormat,
     pub(crate) drain_limit: Duration,
@@ -261,6 +262,7 @@ impl RunOptions {
             check_headers_are_copied(engine.queue.copy_range)?;
         }
         Ok(Self {
+            on_orphan: settings.on_orphan.map_or(engine.fault.on_fault, Into::into),
             engine,
             mode,
             bypass,
@@ -270,7 +272,6 @@ impl RunOptions {
             inspect_threads,
             work_ns: work_ns(settings.work_ns.unwrap_or(0))?,
             handover: settings.handover,
-            on_orphan: settings.on_orphan.unwrap_or_default(),
             stats_every: settings.stats.map(|s| seconds("stats", s)).transpose()?,
             summary: settings.summary.unwrap_or(SummaryFormat::Text),
             drain_limit: seconds("drain-limit", settings.drain_limit.unwrap_or(DRAIN_SECONDS))?,

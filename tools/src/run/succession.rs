@@ -16,41 +16,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::ValueEnum;
-use fanq::{
-    BoundQueue, Counts, Engine, EngineStats, PreparedEngine, Released, Verdict, WorkerError,
-};
+use fanq::{BoundQueue, Counts, Engine, EngineStats, Fate, PreparedEngine, Released, WorkerError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde::Deserialize;
 
 use super::options::RunOptions;
 use crate::confine;
 use crate::handover::{Door, Left, LeftQueue, Predecessor, Request, Taken};
 use crate::service_manager::ServiceManager;
 
-/// What becomes of packets that a process had read and not answered when it died.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum OnOrphan {
-    Accept,
-    #[default]
-    Drop,
-}
-
-impl OnOrphan {
-    fn verdict(self) -> Verdict {
-        match self {
-            Self::Accept => Verdict::ACCEPT,
-            Self::Drop => Verdict::DROP,
-        }
-    }
-}
-
 /// The queues' past and future.
 #[derive(Debug)]
 pub(super) struct Succession {
     path: Option<PathBuf>,
-    on_orphan: OnOrphan,
+    /// What becomes of packets that a process had read and not answered when it died.
+    on_orphan: Fate,
     release_max: Duration,
     settings: String,
     range: fanq::QueueRange,
@@ -96,7 +75,7 @@ impl Succession {
     pub(super) fn start(&mut self, prepared: PreparedEngine) -> anyhow::Result<Engine> {
         let (bound, taken) = self.come_by(&prepared)?;
         let adopted = bound.len();
-        let engine = confine::while_opening(|| prepared.adopt(bound, self.on_orphan.verdict()))?;
+        let engine = confine::while_opening(|| prepared.adopt(bound, self.on_orphan.into()))?;
         self.settle(&engine)?;
         match taken {
             Some(taken) => {
@@ -109,8 +88,8 @@ impl Succession {
         let orphans = engine.stats().totals().orphaned;
         if orphans > 0 {
             let what = match self.on_orphan {
-                OnOrphan::Accept => "accepted",
-                OnOrphan::Drop => "dropped",
+                Fate::Accept => "accepted",
+                Fate::Drop => "dropped",
             };
             eprintln!(
                 "warning: {orphans} packets were left unanswered by who died; they are {what}"

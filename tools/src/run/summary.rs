@@ -31,6 +31,9 @@ pub(crate) struct Extras {
     pub(super) policy: Option<PolicyAccount>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) eve: Option<LogAccount>,
+    /// At least so many passed unseen since their fail-open queue was full, by the counters of its rules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) queue_full_passed: Option<u64>,
     /// Of the program that the account is about, if that is not this one.
     #[serde(skip)]
     pub(super) cpu: Option<CpuTime>,
@@ -243,6 +246,12 @@ pub(crate) fn text(stats: &EngineStats, extras: &Extras) -> String {
         let _ = writeln!(out, "log: {written} lines written, {lost} lost");
     }
     describe_faults(&totals, &mut out);
+    if let Some(passed) = extras.queue_full_passed.filter(|passed| *passed > 0) {
+        let _ = writeln!(
+            out,
+            "at least {passed} packets passed unseen, as their queue was full (by the rules' counters)"
+        );
+    }
     let _ = writeln!(
         out,
         "{} packets answered, {} let through unseen, {} shed, {} flushed, lost: {at_least}{lost}",

@@ -102,7 +102,7 @@ impl RunView {
             let (written, lost) = log.counts();
             LogAccount { written, lost: lost + in_rings }
         });
-        Extras { policy, eve, cpu: None }
+        Extras { policy, eve, queue_full_passed: None, cpu: None }
     }
 
     fn set_copy_range(&self, text: &str) -> Result<String, String> {

@@ -172,6 +172,7 @@ impl Watch {
         succession: &mut Succession,
     ) -> anyhow::Result<End> {
         let mut shown = engine.stats();
+        let mut pulse = self.watchdog.map(|_| engine.monitor().pulse());
         loop {
             if self.orders.stop() {
                 return Ok(End::Stop);
@@ -198,8 +199,8 @@ impl Watch {
             if event == Event::WorkerEnded {
                 return Ok(End::WorkerEnded);
             }
-            if Every::take(&mut self.watchdog).is_some() {
-                succession.manager.alive();
+            if let (Some(_), Some(pulse)) = (Every::take(&mut self.watchdog), &mut pulse) {
+                succession.manager.alive(&pulse.silent());
             }
             if let Some(period) = Every::take(&mut self.table) {
                 let now = engine.stats();

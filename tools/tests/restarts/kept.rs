@@ -98,10 +98,15 @@ fn killed_again_and_again_it_loses_nothing_that_it_had_not_read() {
 
 #[test]
 fn packets_that_were_read_get_one_verdict_and_those_that_were_not_are_inspected() {
-    for (policy, before, after) in [("accept", 10, 7), ("drop", 10, 7), ("drop", 6, 0)] {
+    for (policy, what, before, after) in [
+        ("--on-orphan accept", "accepted", 10, 7),
+        ("--on-orphan drop", "dropped", 10, 7),
+        ("--on-fault accept", "accepted", 10, 7),
+        ("", "dropped", 6, 0),
+    ] {
         let Some(site) = Site::new() else { return };
         // A batch takes seconds, so that the process dies over it.
-        let mut store = Store::new(&site, &format!("--on-orphan {policy} --work-ns 400000000"));
+        let mut store = Store::new(&site, &format!("{policy} --work-ns 400000000"));
         store.await_ready();
         let traffic = Traffic::start(&site, "0");
         store.signal("STOP");
@@ -113,6 +118,7 @@ fn packets_that_were_read_get_one_verdict_and_those_that_were_not_are_inspected(
         store.start();
         let line = store.keeper.await_line("packets were left unanswered");
         assert!(line.contains(&format!(" {before} packets")), "{line}");
+        assert!(line.contains(&format!("they are {what}")), "{policy}: {line}");
         store.await_served();
         store.signal("TERM");
         store.keeper.await_line("ended 0");
@@ -185,3 +191,32 @@ fn the_watchdog_hears_that_all_is_well() {
     }
     store.end("TERM");
 }
+
+#[test]
+fn the_watchdog_hears_nothing_while_an_inspector_hangs() {
+    let Some(site) = Site::new() else { return };
+    let options = "--policy hang:3 --inspect-deadline 0.1 --on-fault accept";
+    let mut store = Store::new(&site, options);
+    store.await_ready();
+    let traffic = Traffic::start(&site, "0");
+    store.keeper.await_line("told WATCHDOG=1");
+    // To one of the two queues three of them come.
+    site.send(5);
+    store.keeper.await_line("the inspector has not come back at packet 3");
+    store.keeper.await_line(SILENT);
+    let mut looks = 0;
+    while looks < 6 {
+        let line = store.keeper.next_line(SILENT, PATIENCE);
+        assert!(!line.contains("WATCHDOG=1"), "after {looks} looks");
+        looks += u32::from(line.contains(SILENT));
+    }
+    // What systemd does about it, and what comes of that.
+    store.end("KILL");
+    store.start();
+    store.await_served();
+    store.keeper.await_line("told WATCHDOG=1");
+    store.end("TERM");
+    drop(traffic);
+}
+
+const SILENT: &str = "told STATUS=no sign of life from the workers of these queues: ";

@@ -100,6 +100,37 @@ impl Space {
         let queue = |row: &str| row.split_whitespace().next()?.parse().ok();
         table.lines().map(|row| queue(row).expect("a row begins with its queue")).collect()
     }
+
+    /// What the kernel says about one of them.
+    pub(crate) fn row(&self, queue: u16) -> Option<Row> {
+        let path = format!("/proc/{}/net/netfilter/nfnetlink_queue", self.holder.id());
+        let table = std::fs::read_to_string(&path).expect("the kernel lists its queues");
+        let numbers =
+            |row: &str| row.split_whitespace().map(str::parse).collect::<Result<Vec<u64>, _>>();
+        let rows = table.lines().map(|row| numbers(row).expect("a row is numbers"));
+        let row = rows.into_iter().find(|row| row[0] == u64::from(queue))?;
+        Some(Row {
+            waiting: row[2],
+            queue_dropped: row[5],
+            user_dropped: row[6],
+            ids_given: row[7],
+        })
+    }
+
+    /// A process in there.
+    pub(crate) fn id(&self) -> u32 {
+        self.holder.id()
+    }
+}
+
+/// Of the kernel's table of queues (`seq_show` in nfnetlink_queue.c).
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) waiting: u64,
+    pub(crate) queue_dropped: u64,
+    pub(crate) user_dropped: u64,
+    /// Ids count up from 1.
+    pub(crate) ids_given: u64,
 }
 
 impl Drop for Space {
@@ -129,20 +160,39 @@ impl Fanq {
         self.await_line("ready:")
     }
 
+    /// Waits until it serves. If it ends instead, how.
+    pub(crate) fn ready_or_end(&mut self) -> Option<Ended> {
+        loop {
+            match self.stderr.recv_timeout(PATIENCE) {
+                Ok(line) => self.said.push_str(&line),
+                Err(RecvTimeoutError::Disconnected) => return Some(self.wait()),
+                Err(RecvTimeoutError::Timeout) => panic!("neither: {}", self.said),
+            }
+            if self.said.contains("ready: queues") {
+                return None;
+            }
+        }
+    }
+
     /// The next line on standard error with this part.
     pub(crate) fn await_line(&mut self, part: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.stderr.recv_timeout(left) {
-                Ok(line) => {
-                    self.said.push_str(&line);
-                    if line.contains(part) {
-                        return line;
-                    }
-                }
-                Err(error) => panic!("no `{part}` ({error}) in {}", self.said),
+            let line = self.next_line(part, deadline.saturating_duration_since(Instant::now()));
+            if line.contains(part) {
+                return line;
             }
+        }
+    }
+
+    /// The next line on standard error; `awaited` is what would be missing.
+    pub(crate) fn next_line(&mut self, awaited: &str, patience: Duration) -> String {
+        match self.stderr.recv_timeout(patience) {
+            Ok(line) => {
+                self.said.push_str(&line);
+                line
+            }
+            Err(error) => panic!("no `{awaited}` ({error}) in {}", self.said),
         }
     }
 

@@ -72,7 +72,7 @@ fn a_file_may_set_everything() {
     let mark = "0x10".parse().unwrap();
     assert_eq!(options.bypass, Some(Bypass { after: 10, mark, by: BypassBy::Ct }));
     assert_eq!(options.handover, Some("/run/fanq.sock".into()));
-    assert_eq!(options.on_orphan, OnOrphan::Accept);
+    assert_eq!(options.on_orphan, Fate::Accept);
     assert_eq!(options.stats_every, Some(Duration::from_secs(1)));
     assert_eq!(options.summary, SummaryFormat::Json);
     assert_eq!(options.drain_limit, Duration::from_millis(2500));
@@ -104,6 +104,19 @@ fn what_faults_cost_is_read_and_a_deadline_that_is_asked_for_is_required() {
     assert_eq!((engine.fault, engine.on_exit), (expected, Some(Fate::Drop)));
     let engine = from_file("queues = 5\ninspect-deadline = 0.0").unwrap().engine;
     assert_eq!((engine.fault.on_fault, engine.fault.deadline), (Fate::Drop, None));
+}
+
+#[test]
+fn orphans_get_what_faults_get_unless_something_else_is_said() {
+    for (text, expected) in [
+        ("", Fate::Drop),
+        ("on-fault = 'accept'", Fate::Accept),
+        ("on-fault = 'accept'\non-orphan = 'drop'", Fate::Drop),
+        ("on-orphan = 'accept'", Fate::Accept),
+    ] {
+        let options = from_file(&format!("queues = 5\n{text}")).unwrap();
+        assert_eq!(options.on_orphan, expected, "{text}");
+    }
 }
 
 #[test]
