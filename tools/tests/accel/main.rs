@@ -90,7 +90,14 @@ fn what_the_program_cannot_set_is_set_for_it() {
     );
     let output = space.command(&["bash", "-c", &script]).output().expect("nsenter runs");
     let stdout = String::from_utf8_lossy(&output.stdout);
-    for line in ["buffer 16777216", "copied 20 of 32", "waiting 7", "cpu 0", "status 0", "nice -7 of a child 0"] {
+    for line in [
+        "buffer 16777216",
+        "copied 20 of 32",
+        "waiting 7",
+        "cpu 0",
+        "status 0",
+        "nice -7 of a child 0",
+    ] {
         assert!(stdout.lines().any(|said| said.trim() == line), "no `{line}` in {stdout}");
     }
 }
