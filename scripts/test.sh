@@ -146,6 +146,9 @@ part_netns() {
         skip "$why"
     [[ -e /usr/include/libnetfilter_queue/libnetfilter_queue.h ]] ||
         need libnetfilter_queue.h:libnetfilter-queue-dev || say "its loop is not accelerated: $why"
+    need dhcpoptinj:dhcpoptinj || say "it is not accelerated: $why"
+    ruby -e 'require "nfqueue"' 2>/dev/null || need ruby-nfqueue:ruby-nfqueue || say "it is not accelerated: $why"
+    fetch_opensnitch || say "it is not accelerated: $why"
     need chromium:chromium || say "the report is not laid out in a browser: $why"
     fetch_promtool || say "metrics and alerts are not judged by promtool: $why"
     need systemd-analyze:systemd || say "the unit is not judged: $why"
@@ -202,15 +205,27 @@ part_fuzz_smoke() {
 fetch_promtool() {
     local folder=${CARGO_TARGET_DIR:-$PWD/target}/promtool
     PATH=$PATH:$folder/usr/bin
-    ! command -v promtool >/dev/null || return 0
-    why="promtool is missing, and apt-get could not fetch Debian's package prometheus"
+    command -v promtool >/dev/null || unpack prometheus "$folder" ./usr/bin/promtool
+}
+
+# Makes opensnitch available to a test. An installation would start it, for the whole machine: unpacked only.
+fetch_opensnitch() {
+    local folder=${CARGO_TARGET_DIR:-$PWD/target}/opensnitch
+    [[ -x $folder/usr/bin/opensnitchd ]] || unpack opensnitch "$folder" ./usr/bin/opensnitchd ./etc/opensnitchd
+}
+
+# unpack PACKAGE FOLDER FILE...: these files of a Debian package into the folder. If it cannot, it returns 1 with the
+# reason in `why`.
+unpack() {
+    local package=$1 folder=$2
+    shift 2
+    why="$package is missing, and apt-get could not fetch Debian's package"
     command -v apt-get >/dev/null || return 1
-    say "fetching promtool"
+    say "fetching $package"
     mkdir -p "$folder"
-    local download=(apt-get download -qq prometheus)
+    local download=(apt-get download -qq "$package")
     (cd "$folder" && { "${download[@]}" || { apt-get update -qq && "${download[@]}"; }; } &&
-        dpkg-deb --fsys-tarfile prometheus_*.deb | tar x ./usr/bin/promtool && rm prometheus_*.deb) >/dev/null 2>&1
-    command -v promtool >/dev/null
+        dpkg-deb --fsys-tarfile "$package"_*.deb | tar x "$@" && rm "$package"_*.deb) >/dev/null 2>&1
 }
 
 # component COMMAND COMPONENT: makes `cargo COMMAND` work.

@@ -367,7 +367,7 @@ impl Seat {
             let _bell = bell;
             let placed = Placed {
                 pinned: info.cpu.is_none_or(sys::pin_to),
-                prioritised: sys::prefer_short_turns(WORKER_TURN, nice),
+                prioritised: sys::prefer_short_turns(nice),
             };
             let inspector = placed.pinned.then(|| make(info));
             placed_sender.send(placed).ok()?;
@@ -435,8 +435,3 @@ const WAKE: Token = Token(0);
 
 /// How often an engine that stops looks whether its workers have.
 const END_LOOK: Duration = Duration::from_micros(200);
-
-/// How long a worker may keep its CPU before the scheduler looks who else wants it: about two batches' work. The
-/// kernel's own default is milliseconds, in which a queue grows by thousands of packets (docs/ARCHITECTURE.md,
-/// "Scheduling", has the measurement).
-const WORKER_TURN: Duration = Duration::from_micros(200);

@@ -40,19 +40,38 @@ pub fn current_cpu() -> Option<CpuId> {
     u16::try_from(number).ok().map(CpuId)
 }
 
-/// Asks the scheduler to let the calling thread in soon and for short turns of `slice`, and gives it `nice`
-/// (-20 to 19, lower comes first) if that is more than it has. False if the niceness was refused, for want of
-/// `CAP_SYS_NICE`; kernels before 6.12 ignore the slice.
+/// Asks the scheduler to let the calling thread in soon and for short turns, and gives it `nice` (-20 to 19, lower
+/// comes first) if that is more than it has. False if the niceness was refused, for want of `CAP_SYS_NICE`; kernels
+/// before 6.12 ignore the length of turns.
 ///
 /// A thread under another policy than `SCHED_OTHER` was put there by someone who knows why, and is left alone.
-pub(crate) fn prefer_short_turns(slice: Duration, nice: i8) -> bool {
+pub(crate) fn prefer_short_turns(nice: i8) -> bool {
+    ask_for_short_turns(|attributes| attributes.sched_nice.min(i32::from(nice)))
+}
+
+/// Schedules the calling thread, of whatever program, as the engine schedules its workers: it is let in soon, for short
+/// turns, and gets `nice` (-20 to 19, lower comes first) unless somebody has given it a niceness other than 0. False if
+/// the niceness was refused, for want of `CAP_SYS_NICE`; kernels before 6.12 ignore the length of turns.
+///
+/// What the thread begins later, processes and threads, does not have it (`SCHED_FLAG_RESET_ON_FORK`, sched(7)). A
+/// thread under another policy than `SCHED_OTHER` is left alone.
+#[must_use]
+pub fn schedule_as_worker(nice: i8) -> bool {
+    ask_for_short_turns(|attributes| {
+        attributes.sched_flags |= RESET_ON_FORK;
+        if attributes.sched_nice == 0 { i32::from(nice) } else { attributes.sched_nice }
+    })
+}
+
+/// Asks for short turns and the niceness that `choose` gives; without the latter if that is refused.
+fn ask_for_short_turns(choose: impl FnOnce(&mut libc::sched_attr) -> i32) -> bool {
     let Some(mut attributes) = scheduling() else { return true };
     if attributes.sched_policy != libc::SCHED_OTHER.unsigned_abs() {
         return true;
     }
-    attributes.sched_runtime = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX);
+    attributes.sched_runtime = u64::try_from(WORKER_TURN.as_nanos()).unwrap_or(u64::MAX);
     let nice_before = attributes.sched_nice;
-    attributes.sched_nice = nice_before.min(i32::from(nice));
+    attributes.sched_nice = choose(&mut attributes);
     let granted = set_scheduling(&attributes);
     if !granted {
         attributes.sched_nice = nice_before;
@@ -91,6 +110,14 @@ fn set_scheduling(attributes: &libc::sched_attr) -> bool {
 
 /// Room for every CPU number there is.
 const CPU_MASK_WORDS: usize = (u16::MAX as usize + 1) / 64;
+
+/// `sched_flags`: children are scheduled as any other process (linux/sched.h).
+const RESET_ON_FORK: u64 = 1;
+
+/// How long a worker may keep its CPU before the scheduler looks who else wants it: about two batches' work. The
+/// kernel's own default is milliseconds, in which a queue grows by thousands of packets (docs/ARCHITECTURE.md,
+/// "Scheduling", has the measurement).
+const WORKER_TURN: Duration = Duration::from_micros(200);
 
 const THIS_THREAD: libc::pid_t = 0;
 const NO_FLAGS: libc::c_uint = 0;

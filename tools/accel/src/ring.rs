@@ -64,11 +64,6 @@ impl Ring {
         self.next == self.filled
     }
 
-    /// How many datagrams fit at once.
-    pub(crate) fn batch(&self) -> usize {
-        self.slots.len()
-    }
-
     /// Memory for the next receive, once the ring is empty: each datagram's bytes, and what is said about it.
     pub(crate) fn free_slots(&mut self) -> impl ExactSizeIterator<Item = (&mut [u8], &mut Slot)> {
         debug_assert!(self.is_empty(), "what waits would be written over");

@@ -12,6 +12,7 @@
 //! While a thread sleeps in the kernel for this socket the ring is not filled, so that nothing is taken from under it.
 //! It deliberately makes no system call itself: those are the [`Port`]'s.
 
+mod eagerness;
 mod outgoing;
 
 use fanq::nfq::{
@@ -21,6 +22,7 @@ use fanq::nfq::{
 
 use crate::queue::{Losses, ServedQueue};
 use crate::ring::Ring;
+use eagerness::Eagerness;
 use outgoing::Outgoing;
 
 /// The socket as the kernel has it.
@@ -76,8 +78,7 @@ pub(crate) struct Serving {
     drops_explained: u32,
     /// Whether requests of ours went out on it.
     own_requests: bool,
-    /// Whether the last receives did not fill what was asked for, since one that found nothing.
-    quiet: bool,
+    eagerness: Eagerness,
     /// Sends when the flushing thread looked last.
     sends_seen: u32,
 }
@@ -94,7 +95,7 @@ impl Serving {
             fills: 0,
             drops_explained: port.drops().unwrap_or(0),
             own_requests: false,
-            quiet: false,
+            eagerness: Eagerness::new(batch),
             sends_seen: 0,
         }
     }
@@ -129,25 +130,26 @@ impl Serving {
             if self.sleepers > 0 || self.shared_with.is_some() {
                 return Next::Ask;
             }
-            return self.fill(port);
+            return match self.eagerness.depth() {
+                0 => Next::Ask,
+                depth => self.fill(depth, port),
+            };
         }
         Next::Take
     }
 
-    /// Fills the ring with what waits.
-    fn fill(&mut self, port: &mut impl Port) -> Next {
-        // Where nothing was there the last time, little will be: what is prepared for a whole batch costs, too.
-        let depth = if self.quiet { QUIET_DEPTH.min(self.ring.batch()) } else { self.ring.batch() };
+    /// Fills the ring with what waits, up to `depth` datagrams.
+    fn fill(&mut self, depth: usize, port: &mut impl Port) -> Next {
         let count = match port.receive(&mut self.ring, depth) {
             Ok(count @ 1..) => count,
             Ok(0) | Err(libc::EINTR) => return Next::Ask,
             Err(libc::EAGAIN) => {
-                self.quiet = true;
+                self.eagerness.found_nothing();
                 return Next::Wait;
             }
             Err(errno) => return Next::Fail(errno),
         };
-        self.quiet &= count < depth;
+        self.eagerness.found(count, depth);
         self.ring.received(count);
         self.fills = self.fills.wrapping_add(1);
         let Self { ring, queues, drops_explained, own_requests, .. } = self;
@@ -410,9 +412,6 @@ impl<P: Port> Losses for SocketLosses<'_, P> {
         enough
     }
 }
-
-/// Datagrams that a receive asks for while few come.
-const QUIET_DEPTH: usize = 4;
 
 /// Numbers our own requests.
 pub(crate) const OWN_SEQUENCE: u32 = 0x0fa9_acc1;

@@ -66,6 +66,15 @@ pub(crate) struct AccelArgs {
     /// or a list as 2,3 for the queues from 0 on, or LIST@FIRST [default: where the program has it]
     #[arg(long, value_name = "WHERE", value_parser = cpus)]
     cpu: Option<String>,
+    /// Niceness of the thread that reads a queue, -20 to 19, where the program has not set one; it gets short turns,
+    /// too, as the workers of fanq run do. 0 leaves all to the program [default: -5, where that is permitted]
+    #[arg(
+        long,
+        value_name = "NICE",
+        allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i8).range(-20..=19)
+    )]
+    nice: Option<i8>,
     /// Print a table to standard error every so many seconds, and an account at the end
     #[arg(long, value_name = "SECONDS")]
     stats: Option<f64>,
@@ -163,6 +172,9 @@ fn variables(args: &AccelArgs) -> anyhow::Result<Vec<(&'static str, String)>> {
     }
     if let Some(cpus) = &args.cpu {
         variables.push(("CPUS", cpus.clone()));
+    }
+    if let Some(nice) = args.nice {
+        variables.push(("NICE", nice.to_string()));
     }
     let flags = [("FAIL_OPEN", args.fail_open), ("GSO", args.gso)];
     variables

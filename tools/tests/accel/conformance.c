@@ -522,6 +522,13 @@ static void show_options(void) {
     attribute(room, NFQA_PAYLOAD, &copied);
     const uint32_t *original = attribute(room, NFQA_CAP_LEN, &whole);
     printf("  copied %d of %u\n  cpu %d\n", copied, original ? ntohl(*original) : 0, sched_getcpu());
+    fflush(stdout);
+    pid_t child = check(fork(), "fork");
+    if (child == 0)
+        _exit(getpriority(PRIO_PROCESS, 0) & 0xff);
+    int status;
+    check(waitpid(child, &status, 0), "waitpid");
+    printf("  nice %d of a child %d\n", getpriority(PRIO_PROCESS, 0), (int8_t)WEXITSTATUS(status));
     close(netlink);
 }
 

@@ -2,12 +2,13 @@
 //!
 //! Method: two conformance programs, in C (also fortified) and in Python, do all that programs do with a queue and
 //! print what they see; their output with and without the library is compared, in network namespaces of the test's
-//! own. Then programs as they are: a loop of libnetfilter_queue, and Python's NetfilterQueue, where they can be had. In
-//! `seen`: what others see of such a program.
+//! own. Then programs as they are: a loop of libnetfilter_queue, Python's NetfilterQueue, and some of Debian's
+//! (`debian`), where they can be had. In `seen`: what others see of such a program.
 //!
 //! Needs root, `unshare`, `nsenter`, `setpriv`, `ip`, `iptables`, cc, python3, and the library beside the program
 //! (cargo build --package fanq-accel). What is missing is SKIPPED aloud, or a failure if CI is set.
 
+mod debian;
 #[path = "../scrape/mod.rs"]
 mod scrape;
 mod seen;
@@ -80,7 +81,11 @@ fn account_of_loop(options: &[&str]) -> Option<Value> {
 #[test]
 fn what_the_program_cannot_set_is_set_for_it() {
     let Some(space) = space() else { return };
-    let options = ["--rcvbuf", "8MiB", "--queue-maxlen", "7", "--copy-range", "20", "--cpu", "0"];
+    let options = [
+        ["--rcvbuf", "8MiB", "--queue-maxlen", "7", "--copy-range", "20"],
+        ["--cpu", "0", "--nice", "-7", "--batch", "9"],
+    ]
+    .concat();
     let script = format!(
         "{} {} options & child=$!; wait $child; echo status $?",
         accel(&options).join(" "),
@@ -88,7 +93,14 @@ fn what_the_program_cannot_set_is_set_for_it() {
     );
     let output = space.command(&["bash", "-c", &script]).output().expect("nsenter runs");
     let stdout = String::from_utf8_lossy(&output.stdout);
-    for line in ["buffer 16777216", "copied 20 of 32", "waiting 7", "cpu 0", "status 0"] {
+    for line in [
+        "buffer 16777216",
+        "copied 20 of 32",
+        "waiting 7",
+        "cpu 0",
+        "status 0",
+        "nice -7 of a child 0",
+    ] {
         assert!(stdout.lines().any(|said| said.trim() == line), "no `{line}` in {stdout}");
     }
 }

@@ -17,7 +17,7 @@ use super::kernel::{self, KernelSocket};
 use super::{flush_all, overdue, real, say_once};
 use crate::counts;
 use crate::served::{OWN_SEQUENCE, Port, Serving};
-use crate::settings::Settings;
+use crate::settings::{Priority, Settings};
 use crate::table::{self, Guard, Socket};
 
 /// The process whose memory this is. A vfork's child has the memory, and is another.
@@ -85,21 +85,30 @@ extern "C" fn in_child() {
     });
 }
 
-/// Lets a child serve by itself once its parent is gone, and puts a thread that reads for the first time on its CPU.
+/// Lets a child serve by itself once its parent is gone.
 #[inline]
 pub(super) fn take_over(serving: &mut Serving) {
     if let Some(parent) = serving.shared_with
         && kernel::process_and_parent().1 != parent
     {
         serving.shared_with = None;
+        // What its parent's reader was given, it has not got.
+        serving.reader_unplaced = true;
     }
 }
 
-/// Puts the calling thread on the CPU of the queue that it reads.
+/// Puts the calling thread on the CPU of the queue that it reads, and schedules it as a worker of the engine's.
 #[cold]
 pub(super) fn place_reader(serving: &mut Serving) {
     static REFUSED: AtomicBool = AtomicBool::new(false);
+    static NICE_REFUSED: AtomicBool = AtomicBool::new(false);
     serving.reader_unplaced = false;
+    if let Priority::Worker { nice, asked_for } = Settings::of_this_process().priority
+        && !fanq::schedule_as_worker(nice)
+        && asked_for
+    {
+        say_once(&NICE_REFUSED, "--nice: only with CAP_SYS_NICE; it stays what it was");
+    }
     let Some(queue) = serving.queues().next() else { return };
     if let Some(cpu) = Settings::of_this_process().cpus.of(queue)
         && !fanq::pin_to(cpu)

@@ -354,13 +354,14 @@ unsafe fn report(
     }
     // SAFETY: the caller's.
     let first = unsafe { vectors(message) }.first();
-    let mut gathered = [0; PREFIX];
+    let mut gathered: [u8; PREFIX];
     let prefix = match first {
         Some(first) if first.iov_len >= bytes.min(PREFIX) => {
             // SAFETY: the kernel has filled that much of the first vector.
             unsafe { std::slice::from_raw_parts(first.iov_base.cast(), bytes.min(first.iov_len)) }
         }
         _ => {
+            gathered = [0; PREFIX];
             // SAFETY: the caller's.
             let length = unsafe { super::send::gather(message, bytes, &mut gathered) };
             &gathered[..length]

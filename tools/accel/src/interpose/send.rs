@@ -160,11 +160,13 @@ unsafe fn transmit(
     // SAFETY: the caller's.
     let parts = unsafe { receive::vectors(message) };
     let total: usize = parts.iter().map(|part| part.iov_len).sum();
-    let mut gathered = [0; GATHERED_MAX];
+    // Written only where it is needed.
+    let mut gathered: [u8; GATHERED_MAX];
     let bytes = if let [only] = parts {
         // SAFETY: by contract the vector has that many bytes to be read.
         unsafe { std::slice::from_raw_parts(only.iov_base.cast::<u8>(), only.iov_len) }
     } else {
+        gathered = [0; GATHERED_MAX];
         // SAFETY: the caller's.
         let length = unsafe { gather(message, total, &mut gathered) };
         &gathered[..length]

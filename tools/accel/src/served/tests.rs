@@ -273,6 +273,27 @@ fn a_loop_of_receive_and_accept_takes_two_calls_for_a_batch() {
 }
 
 #[test]
+fn packets_that_come_one_by_one_cost_hardly_more_calls_than_without() {
+    let mut program = Program::new(64);
+    for _ in 0..80 {
+        assert_ne!(program.serving.next(&mut program.kernel), Next::Take, "nothing is there");
+        program.kernel.arrive(0, false);
+        let datagram = program.kernel.buffer.pop_front().unwrap();
+        assert!(program.serving.received_by_program(&datagram, &mut program.kernel));
+        program.out.push((0, program.kernel.ids[0]));
+        program.answer(0, Verdict::ACCEPT, true);
+    }
+    assert!(program.kernel.receives <= 4 + 80 / 8, "{} fills", program.kernel.receives);
+    assert_eq!(program.kernel.sends, 80);
+    (0..100).for_each(|_| program.kernel.arrive(0, false));
+    while program.receive().is_some() {
+        program.answer(0, Verdict::ACCEPT, true);
+    }
+    assert!(program.kernel.sends <= 80 + 7 + 3, "a load is met after a few packets");
+    assert_eq!(program.kernel.applied.len(), 180);
+}
+
+#[test]
 fn what_was_lost_does_not_end_the_joining() {
     let mut program = Program::new(64);
     for _ in 0..10 {
