@@ -7,7 +7,9 @@
 # Does not: change the corpus in the repository.
 #
 # Usage: scripts/fuzz.sh [SECONDS] [TARGET...]   60 seconds for each target; all targets, two at a time
+#   scripts/fuzz.sh 900 decode                   a long run of one; its line says how often it decoded
 # A failing input is kept under fuzz/artifacts, and the way to replay it said. Exit status 1 then.
+# Words that a target's inputs are made of, where it has any, stand in fuzz/dictionaries.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/common.sh
@@ -40,6 +42,9 @@ main() {
     for job in "${running[@]}"; do
         wait "$job" || failed=1
     done
+    # Of those that came to their end.
+    cat "$found"/*.sum 2>/dev/null |
+        awk '{ runs += $1; decoded += $2 } END { print "fuzz: in all " runs + 0 " runs, decoded: " decoded + 0 }'
     return "$failed"
 }
 
@@ -60,6 +65,7 @@ run() { # TARGET SECONDS
     mkdir -p "$corpus" "fuzz/artifacts/$target"
     local words=("target/fuzz/$host/release/$target" "$corpus")
     [[ ! -d fuzz/corpus/$target ]] || words+=("fuzz/corpus/$target")
+    [[ ! -e fuzz/dictionaries/$target ]] || words+=("-dict=fuzz/dictionaries/$target")
     words+=(-max_total_time="$2" -timeout=5 -rss_limit_mb=1024 -print_final_stats=1
         -artifact_prefix="fuzz/artifacts/$target/")
     if ! "${words[@]}" >"$log" 2>&1; then
@@ -73,6 +79,7 @@ run() { # TARGET SECONDS
     edges=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -n 1)
     # A run of `decode` decodes an input at each length.
     decoded=$(sed -n 's/^decoded: //p' "$log" | tail -n 1)
+    echo "$runs ${decoded:-0}" >"$found/$target.sum"
     say "$target: $runs runs${decoded:+ ($decoded decoded)} in $2 s, $edges edges, no failure"
 }
 

@@ -12,6 +12,7 @@
 #   clippy   every target and feature, warnings are errors
 #   doc      rustdoc, warnings are errors
 #   unit     unit, property and documentation tests; no rights needed
+#   memcheck the engine's unit tests that touch memory by hand, under valgrind (scripts/memcheck.sh)
 #   netns    the tests in tests/ folders: real queues, in network namespaces of their own
 #   bench    fanq-bench's smoke suite over three targets, and its page; root only
 #   demo     scripts/demo.sh, as root and without: both must end in `lost: 0`
@@ -26,7 +27,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 words_of_failure='FAIL|panicked at|^error|^Diff in|^fanq-bench: '
 logs=
-parts=(tidy fmt clippy doc unit netns bench demo vm fuzz-smoke)
+parts=(tidy fmt clippy doc unit memcheck netns bench demo vm fuzz-smoke)
 part_seconds_max=600
 running=
 
@@ -108,6 +109,7 @@ part_tidy() {
     local status=0
     need python3:python3 git:git || skip "$why"
     python3 scripts/tidy.py || status=1
+    python3 scripts/soak_samples.py --self-test || status=1
     # It judges scripts; that it cannot be had is no reason to leave the rest unchecked.
     if need shellcheck:shellcheck; then
         shellcheck --external-sources scripts/*.sh .ci/run || status=1
@@ -139,6 +141,10 @@ part_unit() {
     cargo test --locked --workspace --lib --bins
     cargo test --locked --workspace --doc
     cargo test --locked --package fanq --features _loom --lib every_interleaving
+}
+
+part_memcheck() {
+    scripts/memcheck.sh
 }
 
 part_netns() {

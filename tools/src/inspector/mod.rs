@@ -22,6 +22,8 @@ mod command;
 mod compiled;
 mod control;
 mod handover;
+#[cfg(test)]
+mod in_words;
 mod interfaces;
 mod matcher;
 mod packet;

@@ -1,8 +1,6 @@
 //! Goal: the compiled rules decide as the words say. Method: random rules and packets from a small world, so that they
 //! meet, decided twice: compiled, and by going through the words one by one.
 
-use std::net::IpAddr;
-
 use etherparse::PacketBuilder;
 use fanq::Timestamp;
 use fanq::nfq::Hook;
@@ -12,8 +10,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
+use crate::inspector::in_words::holds_in_words;
 use crate::inspector::matcher::{BatchClock, Matcher};
-use crate::inspector::packet::Addresses;
 use crate::inspector::rules_file::{Conditions, Pattern, PortRange, Prefix};
 
 /// A policy of these rules, with small tables.
@@ -131,50 +129,6 @@ fn packet() -> impl Strategy<Value = Vec<u8>> {
         }
         bytes
     })
-}
-
-/// The same, a word at a time.
-fn holds_in_words(rule: &Rule, facts: &PacketFacts<'_>, hook: Hook, interfaces: [&str; 2]) -> bool {
-    let conditions = &rule.conditions;
-    let covers = |prefixes: &[Prefix], address: Option<IpAddr>| {
-        let covers = |prefix: &Prefix| match (prefix.address, address) {
-            (IpAddr::V4(network), Some(IpAddr::V4(address))) => {
-                let shift = 32 - u32::from(prefix.length);
-                shift == 32 || network.to_bits() >> shift == address.to_bits() >> shift
-            }
-            (IpAddr::V6(network), Some(IpAddr::V6(address))) => {
-                let shift = 128 - u32::from(prefix.length);
-                shift == 128 || network.to_bits() >> shift == address.to_bits() >> shift
-            }
-            _ => false,
-        };
-        prefixes.is_empty() || prefixes.iter().any(covers)
-    };
-    let has_port = |ranges: &[PortRange], port: Option<u16>| {
-        let has =
-            |range: &PortRange| port.is_some_and(|port| range.first <= port && port <= range.last);
-        ranges.is_empty() || ranges.iter().any(has)
-    };
-    let named =
-        |names: &[String], name: &str| names.is_empty() || names.iter().any(|known| known == name);
-    let has_pattern = |pattern: &Pattern| {
-        facts.payload.windows(pattern.bytes.len()).any(|window| {
-            window == pattern.bytes
-                || pattern.ignore_case && window.eq_ignore_ascii_case(&pattern.bytes)
-        })
-    };
-    let (source, destination) = facts.addresses.map(Addresses::both).unzip();
-    let (source_port, destination_port) = facts.ports.unzip();
-    (conditions.protocols.is_empty()
-        || facts.addresses.is_some() && conditions.protocols.contains(&facts.protocol))
-        && covers(&conditions.sources, source)
-        && covers(&conditions.destinations, destination)
-        && has_port(&conditions.source_ports, source_port)
-        && has_port(&conditions.destination_ports, destination_port)
-        && named(&conditions.in_interfaces, interfaces[0])
-        && named(&conditions.out_interfaces, interfaces[1])
-        && (conditions.hooks.is_empty() || conditions.hooks.contains(&hook))
-        && conditions.patterns.iter().all(has_pattern)
 }
 
 fn around(policy: &CompiledPolicy, hook: Hook, interfaces: [&str; 2]) -> Surroundings {

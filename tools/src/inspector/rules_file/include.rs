@@ -2,38 +2,43 @@
 //!
 //! Invariant: rules stand in the order of reading: those of included files, in the order of the list (of a wildcard:
 //! of their names), before those of the file that includes them. No file is read twice, so every include ends.
+//!
+//! It deliberately opens nothing itself: what a path leads to is `files.rs`'s business.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
 use super::error::{RulesFileError, Wrong};
+use super::files::Files;
 use super::rule::Rule;
 use super::schema::{FileText, List, Scalar};
 use super::{Settings, key_of_the_first_file, settings};
 
-pub(super) fn load(path: &Path) -> Result<(Vec<Rule>, Settings, Vec<PathBuf>), RulesFileError> {
-    let mut reader = Reader::default();
+pub(super) fn read(
+    path: &Path,
+    files: &impl Files,
+) -> Result<(Vec<Rule>, Settings, Vec<PathBuf>), RulesFileError> {
+    let mut reader = Reader::new(files);
     let (text, mut file) = reader.open(path, None)?;
     reader.settings =
         settings(&mut file).map_err(|wrong| RulesFileError::at(path, &text, wrong))?;
     reader.take(path, &text, file)?;
-    Ok((reader.rules, reader.settings, reader.files))
+    Ok((reader.rules, reader.settings, reader.read))
 }
 
-#[derive(Default)]
-struct Reader {
+struct Reader<'f, F> {
+    files: &'f F,
     settings: Settings,
     rules: Vec<Rule>,
     names: HashMap<String, PathBuf>,
     ids: HashMap<u32, String>,
     /// As they were named, in the order of reading.
-    files: Vec<PathBuf>,
+    read: Vec<PathBuf>,
     /// The same without symbolic links.
     known: Vec<PathBuf>,
-    /// Those whose includes are being read: indexes of `files`.
+    /// Those whose includes are being read: indexes of `read`.
     open: Vec<usize>,
 }
 
@@ -50,7 +55,20 @@ impl Asker<'_> {
     }
 }
 
-impl Reader {
+impl<'f, F: Files> Reader<'f, F> {
+    fn new(files: &'f F) -> Self {
+        Self {
+            files,
+            settings: Settings::default(),
+            rules: Vec::new(),
+            names: HashMap::new(),
+            ids: HashMap::new(),
+            read: Vec::new(),
+            known: Vec::new(),
+            open: Vec::new(),
+        }
+    }
+
     /// Reads one file's text into its keys.
     fn open(
         &mut self,
@@ -61,23 +79,13 @@ impl Reader {
             Some(asker) => asker.error(format!("{}: {what}", path.display())),
             None => RulesFileError::of_file(path, what),
         };
-        let real = fs::canonicalize(path)
-            .map_err(|error| refused(format!("the rules file cannot be read: {error}")))?;
+        let real = self.files.real(path).map_err(refused)?;
         self.refuse_a_second_time(&real).map_err(refused)?;
-        let about = fs::metadata(&real).map_err(|error| refused(error.to_string()))?;
-        if !about.is_file() {
-            return Err(refused("this is no regular file: name a file of rules".to_owned()));
-        }
-        if about.len() > FILE_BYTES_MAX {
-            let megabytes = FILE_BYTES_MAX >> 20;
-            return Err(refused(format!("the file is larger than {megabytes} MiB: split it")));
-        }
-        let text = fs::read_to_string(&real)
-            .map_err(|error| refused(format!("the rules file cannot be read: {error}")))?;
+        let text = self.files.text(&real).map_err(refused)?;
         let file = toml::from_str(&text)
             .map_err(|error| RulesFileError::at(path, &text, Wrong::from(error)))?;
-        self.open.push(self.files.len());
-        self.files.push(path.to_owned());
+        self.open.push(self.read.len());
+        self.read.push(path.to_owned());
         self.known.push(real);
         Ok((text, file))
     }
@@ -93,14 +101,14 @@ impl Reader {
     }
 
     fn name(&self, index: usize) -> String {
-        self.files[index].display().to_string()
+        self.read[index].display().to_string()
     }
 
     /// Takes a file's includes, then its own rules.
     fn take(&mut self, path: &Path, text: &str, mut file: FileText) -> Result<(), RulesFileError> {
         for (span, name) in file.include.take().map(List::items).unwrap_or_default() {
             let asker = Asker { path, text, span };
-            for included in named_by(path, &name).map_err(|what| asker.error(what))? {
+            for included in self.named_by(path, &name).map_err(|what| asker.error(what))? {
                 if self.open.len() >= DEPTH_MAX {
                     let what = format!(
                         "includes go {DEPTH_MAX} files deep at most: include it from a file further up"
@@ -123,6 +131,24 @@ impl Reader {
             self.rules.push(rule);
         }
         Ok(())
+    }
+
+    /// The files that an include names, seen from the file that it stands in.
+    fn named_by(&self, from: &Path, value: &Scalar) -> Result<Vec<PathBuf>, String> {
+        let Scalar::Text(name) = value else {
+            return Err(
+                "an include is a text: the path of a rules file, such as \"rules.d/*.toml\""
+                    .to_owned(),
+            );
+        };
+        let folder = from.parent().unwrap_or(Path::new(""));
+        if !name.contains(['*', '?']) {
+            return Ok(vec![folder.join(name)]);
+        }
+        // What is special in the folder's own name is meant as it stands.
+        let folder = glob::Pattern::escape(&folder.to_string_lossy());
+        let pattern = Path::new(&folder).join(name);
+        self.files.matching(name, &pattern.to_string_lossy())
     }
 
     /// Holds that names and ids tell rules apart.
@@ -152,30 +178,6 @@ impl Reader {
         Ok(rule)
     }
 }
-
-/// The files that an include names, seen from the file that it stands in.
-fn named_by(from: &Path, value: &Scalar) -> Result<Vec<PathBuf>, String> {
-    let Scalar::Text(name) = value else {
-        return Err(
-            "an include is a text: the path of a rules file, such as \"rules.d/*.toml\"".to_owned()
-        );
-    };
-    let folder = from.parent().unwrap_or(Path::new(""));
-    if !name.contains(['*', '?']) {
-        return Ok(vec![folder.join(name)]);
-    }
-    // What is special in the folder's own name is meant as it stands.
-    let folder = glob::Pattern::escape(&folder.to_string_lossy());
-    let pattern = Path::new(&folder).join(name);
-    let paths = glob::glob(&pattern.to_string_lossy())
-        .map_err(|error| format!("`{name}` is no wildcard: {error}"))?;
-    paths
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("`{name}` cannot be looked up: {error}"))
-}
-
-/// A file of rules is far smaller; a device or a log given by mistake is not read whole.
-const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// Files that include each other in a row.
 const DEPTH_MAX: usize = 8;

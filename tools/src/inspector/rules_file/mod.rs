@@ -5,6 +5,7 @@
 //! no packet: that is the compiled policy's business.
 
 mod error;
+pub(crate) mod files;
 mod include;
 mod rule;
 mod schema;
@@ -16,6 +17,7 @@ use toml::Spanned;
 
 use crate::mark::MarkBits;
 use error::Wrong;
+use files::{Disk, Files};
 use schema::{FileText, Scalar};
 
 pub(crate) use error::RulesFileError;
@@ -68,7 +70,15 @@ impl RulesFile {
     /// # Errors
     /// The first thing that is wrong, with its place.
     pub(crate) fn load(path: &Path) -> Result<Self, RulesFileError> {
-        let (rules, settings, files) = include::load(path)?;
+        Self::read(path, &Disk)
+    }
+
+    /// Reads a file and all that it includes, from wherever files are.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its place.
+    pub(crate) fn read(path: &Path, files: &impl Files) -> Result<Self, RulesFileError> {
+        let (rules, settings, files) = include::read(path, files)?;
         Ok(Self { rules, settings, files })
     }
 }
