@@ -4,7 +4,7 @@
 # Role: boots Debian's stock cloud kernel on four emulated CPUs, with an initramfs made here of
 # busybox, nft, ip, fanq, fanq-bench and an example, and lets scripts/vm/guest.sh do its checks in there.
 # Proves: what guest.sh lists (fanout, bypass, single queue, hashed queues, connections, clean
-# removal), on a kernel which has nft_queue and conntrack attributes. Passes only if the guest
+# removal, faults) and systemd.sh, on a kernel which has nft_queue and conntrack attributes. Passes only if the guest
 # reports no failure and at least one success.
 # Does not: build fanq, install or change this machine's kernel, use KVM or a network device, or
 # measure speed; the CPUs are emulated, so time in the guest means nothing.

@@ -76,7 +76,7 @@ check_restarts() {
     done
     wait "$sender"
     received
-    value="$received of 24000, $duplicates twice; $(property NRestarts) restarts after SIGKILL"
+    value="$received of 24000, $duplicates twice; $(property NRestarts) of its own since the last systemctl restart"
     check systemd-restarts "$value; $(property ActiveState)" \
         [ "$received/$duplicates/$(property ActiveState)" = 24000/0/active ]
 }

@@ -105,8 +105,9 @@ fn packets_that_were_read_get_one_verdict_and_those_that_were_not_are_inspected(
         ("", "dropped", 6, 0),
     ] {
         let Some(site) = Site::new() else { return };
-        // A batch takes seconds, so that the process dies over it.
-        let mut store = Store::new(&site, &format!("{policy} --work-ns 400000000"));
+        // A batch takes seconds, so that the process dies over it; nobody answers for it meanwhile.
+        let slow = "--work-ns 400000000 --inspect-deadline 0";
+        let mut store = Store::new(&site, &format!("{policy} {slow}"));
         store.await_ready();
         let traffic = Traffic::start(&site, "0");
         store.signal("STOP");
