@@ -3,8 +3,12 @@
 //! Invariant: any bytes give a value or an error. A reply names the request that it answers, so that a refused
 //! verdict is never taken for a refused configuration.
 
-use super::attribute::{FLAG_ACK, FLAG_REQUEST, NFMSG_HEADER, NLMSG_HEADER, align, wire_constants};
-use super::{DecodeError, PacketMessage, Undecodable};
+use super::attribute::{
+    ATTRIBUTE_HEADER, FLAG_ACK, FLAG_REQUEST, NFMSG_HEADER, NLMSG_HEADER, align, attribute_header,
+    wire_constants,
+};
+use super::packet::{PACKET_HDR, PACKET_HDR_BYTES, id_in};
+use super::{DecodeError, PacketId, PacketMessage, Undecodable};
 
 /// What a netlink message from the kernel is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +76,22 @@ pub fn decode(datagram: &[u8]) -> Result<(Message<'_>, &[u8]), Undecodable> {
     }
     let packet = PacketMessage::decode(&datagram[..length])?;
     Ok((Message::Packet(packet), behind(datagram, length)))
+}
+
+/// The queue and the id of a packet, from its message's head and first attribute, where the kernel puts them
+/// (`nfqnl_build_packet_message`): for whoever needs nothing else of it, and need not have [`decode`] walk over the rest.
+/// `None` for all else, a message that is cut short among it: then `decode` says what it is.
+#[inline]
+#[must_use]
+pub fn packet_place(datagram: &[u8]) -> Option<(u16, PacketId)> {
+    let (head, rest) = datagram.split_first_chunk::<{ NFMSG_HEADER + ATTRIBUTE_HEADER }>()?;
+    let (value, _) = rest.split_first_chunk::<PACKET_HDR_BYTES>()?;
+    let length = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]) as usize;
+    let is_packet = u16::from_ne_bytes([head[4], head[5]]) == PACKET
+        && attribute_header([head[20], head[21], head[22], head[23]])
+            == (ATTRIBUTE_HEADER + PACKET_HDR_BYTES, PACKET_HDR)
+        && (head.len() + PACKET_HDR_BYTES..=datagram.len()).contains(&length);
+    is_packet.then_some((u16::from_be_bytes([head[18], head[19]]), id_in(*value)))
 }
 
 /// Decodes what is no whole packet message: a reply, an unknown type, or something broken.

@@ -49,7 +49,7 @@ pub use error::{DecodeError, Undecodable};
 pub use fields::{Hook, KernelTime, PacketId, SkbInfo, VlanTag};
 pub use flags::{ConfigFlags, QueueFlag};
 pub use made::{MADE_MESSAGE_OVERHEAD, made_message};
-pub use message::{KernelReply, Message, Request, decode, wake_request};
+pub use message::{KernelReply, Message, Request, decode, packet_place, wake_request};
 pub use packet::PacketMessage;
 pub use sent::{BindCommand, Sent, SentConfig, SentVerdict, decode_sent, decode_sent_prefix};
 pub use verdict::{Verdict, VerdictCode, VerdictMessage};

@@ -251,7 +251,7 @@ fn number_in(value: &[u8]) -> Option<u32> {
 }
 
 #[inline]
-fn id_in(header: [u8; PACKET_HDR_BYTES]) -> PacketId {
+pub(super) fn id_in(header: [u8; PACKET_HDR_BYTES]) -> PacketId {
     PacketId(u32::from_be_bytes([header[0], header[1], header[2], header[3]]))
 }
 
@@ -328,7 +328,7 @@ const ATTRIBUTE_HEADER_BYTES: u8 = 4;
 const HARDWARE_ADDRESS_BYTES_MAX: usize = 8;
 
 /// Size of `struct nfqnl_msg_packet_hdr`, which the kernel packs.
-const PACKET_HDR_BYTES: usize = 7;
+pub(super) const PACKET_HDR_BYTES: usize = 7;
 
 wire_constants! {
     PACKET_HDR: u16 = libc::NFQA_PACKET_HDR;

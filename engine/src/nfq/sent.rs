@@ -6,7 +6,10 @@
 //! priority, each at most once, and a verdict that the kernel takes. It deliberately does not check what the kernel
 //! will say to the rest: that is passed on as it is.
 
-use super::attribute::{Attributes, FLAG_REQUEST, NFMSG_HEADER, align, wire_constants};
+use super::attribute::{
+    ATTRIBUTE_HEADER, Attributes, FLAG_REQUEST, NFMSG_HEADER, align, attribute_header,
+    wire_constants,
+};
 use super::{PacketId, Verdict};
 
 /// One request of a program.
@@ -95,6 +98,10 @@ fn decode_whole(header: &[u8; NFMSG_HEADER], message: &[u8]) -> Sent {
 }
 
 fn verdict(queue: u16, flags: u16, message: &[u8]) -> Option<SentVerdict> {
+    if let Some(head) = lone_head(message) {
+        let plain = flags == FLAG_REQUEST && message[17] == 0;
+        return Some(sent_verdict(queue, head, (None, None), plain, false));
+    }
     let (mut head, mut mark, mut priority) = (None, None, None);
     let (mut plain, mut rewrites) = (flags == FLAG_REQUEST && message[17] == 0, false);
     for attribute in Attributes::new(message, NFMSG_HEADER) {
@@ -111,11 +118,30 @@ fn verdict(queue: u16, flags: u16, message: &[u8]) -> Option<SentVerdict> {
         rewrites |= kind == PAYLOAD;
         plain &= once;
     }
-    let head = head?;
-    let verdict = Verdict::from_wire(number(&head[..4])?, mark, priority);
-    let id = PacketId(number(&head[4..])?);
-    plain &= verdict.is_some();
-    Some(SentVerdict { queue, id, verdict: verdict.unwrap_or(Verdict::DROP), plain, rewrites })
+    Some(sent_verdict(queue, head?, (mark, priority), plain, rewrites))
+}
+
+/// The verdict of a message that has nothing else in it: what most programs send for every packet.
+fn lone_head(message: &[u8]) -> Option<[u8; 8]> {
+    const WHOLE: usize = NFMSG_HEADER + ATTRIBUTE_HEADER + 8;
+    let message: &[u8; WHOLE] = message.try_into().ok()?;
+    let attribute = attribute_header([message[20], message[21], message[22], message[23]]);
+    let is_head = attribute == (ATTRIBUTE_HEADER + 8, VERDICT_HDR);
+    message.last_chunk().filter(|_| is_head).copied()
+}
+
+fn sent_verdict(
+    queue: u16,
+    head: [u8; 8],
+    (mark, priority): (Option<u32>, Option<u32>),
+    plain: bool,
+    rewrites: bool,
+) -> SentVerdict {
+    let [word, id] = [[head[0], head[1], head[2], head[3]], [head[4], head[5], head[6], head[7]]];
+    let verdict = Verdict::from_wire(u32::from_be_bytes(word), mark, priority);
+    let plain = plain && verdict.is_some();
+    let id = PacketId(u32::from_be_bytes(id));
+    SentVerdict { queue, id, verdict: verdict.unwrap_or(Verdict::DROP), plain, rewrites }
 }
 
 fn config(queue: u16, message: &[u8]) -> SentConfig {

@@ -28,6 +28,7 @@ fn reply(bytes: &[u8]) -> KernelReply {
 fn golden_ipv4_with_mark() {
     let packet = packet(golden::UDP4_INPUT_MARK);
     assert_eq!((packet.queue(), packet.family(), packet.id()), (7, 2, PacketId(1)));
+    assert_eq!(packet_place(golden::UDP4_INPUT_MARK), Some((7, PacketId(1))));
     assert_eq!((packet.protocol(), packet.hook(), packet.mark()), (0x0800, Hook::Input, 0x1234));
     assert_eq!((packet.indev(), packet.outdev()), (Some(2), None));
     assert_eq!(packet.hardware_address(), Some(&[2, 0, 0, 0, 0, 2][..]));
@@ -129,6 +130,7 @@ fn a_cut_anywhere_is_an_error_with_the_id_once_it_was_readable() {
     let id_readable_from = 20 + 4 + 7;
     for cut in 0..whole.len() {
         let error = decode(&whole[..cut]).unwrap_err();
+        assert_eq!(packet_place(&whole[..cut]), None);
         let id = (cut >= id_readable_from).then_some(PacketId(1));
         assert_eq!(error.id, id, "cut at {cut}: {error:?}");
     }
@@ -250,7 +252,9 @@ proptest! {
             let kind: u16 = if packet { 0x0300 } else { 2 };
             bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
         }
+        let place = packet_place(&bytes);
         if let Ok((Message::Packet(packet), _)) = decode(&bytes) {
+            prop_assert!(place.is_none_or(|place| place == (packet.queue(), packet.id())));
             let _ = (packet.id(), packet.time(), packet.hardware_address(), packet.vlan(), packet.length());
         }
     }

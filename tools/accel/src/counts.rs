@@ -48,6 +48,12 @@ impl QueueCounters {
         Self(BLOCKS.get().and_then(|blocks| blocks.chunks_exact(BLOCK).find(take)))
     }
 
+    /// Whether anything is counted.
+    #[inline]
+    pub(crate) fn are_kept(self) -> bool {
+        self.0.is_some()
+    }
+
     /// A receive that brought packets.
     pub(crate) fn receive(self, packets: usize) {
         if let Some(class) = packets.checked_ilog2() {

@@ -54,7 +54,10 @@ impl Watched {
     pub(crate) fn was_reported(&mut self, fills: u32) -> bool {
         self.reported = fills;
         let one_shot = self.events & ONE_SHOT != 0;
-        self.armed &= !one_shot;
+        // No `&=`: rustc 1.95 (LLVM 22.1.2), optimising, stores false here whatever `one_shot` is.
+        if one_shot {
+            self.armed = false;
+        }
         one_shot
     }
 }

@@ -351,6 +351,13 @@ fn note(
     own_requests: bool,
     losses: &mut impl Losses,
 ) -> Noted {
+    if let Some((queue, id)) = nfq::packet_place(datagram)
+        && let Some(at) = place(queues, queue)
+        && !queues[at].counters.are_kept()
+    {
+        queues[at].received(id, losses);
+        return Noted::Packet(at);
+    }
     match nfq::decode(datagram) {
         Ok((Message::Packet(packet), _)) => {
             let Some(at) = place(queues, packet.queue()) else { return Noted::Other };
