@@ -28,7 +28,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 words_of_failure='FAIL|panicked at|^error|^Diff in|^fanq-bench: '
 logs=
 parts=(tidy fmt clippy doc unit memcheck netns bench demo vm fuzz-smoke)
-part_seconds_max=600
+part_seconds_max=900
 running=
 
 main() {

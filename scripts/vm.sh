@@ -11,7 +11,7 @@
 #
 # Usage: scripts/vm.sh            after `cargo build --release --bins --example show_packets`
 #   FANQ_BIN_DIR=DIR              where fanq, fanq-bench and examples/ are (default: target/release)
-#   FANQ_VM_TIMEOUT_S=SECONDS     bound on the whole boot (default: 400)
+#   FANQ_VM_TIMEOUT_S=SECONDS     bound on the whole boot (default: 700)
 #   FANQ_VM_CHECKS=NAME,NAME      only these functions of scripts/vm, such as check_cpu_offline, and systemd's
 #   CI=1                          what cannot run here is a failure, not a skip
 # The kernel is kept in target/vm/kernel (delete it to fetch a newer one); the guest's console is
@@ -21,7 +21,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/common.sh
 
 bin_dir=${FANQ_BIN_DIR:-target/release}
-timeout_s=${FANQ_VM_TIMEOUT_S:-400}
+timeout_s=${FANQ_VM_TIMEOUT_S:-700}
 out=target/vm
 console=$out/console.log
 scratch=
