@@ -52,6 +52,9 @@ inside() { # SCRATCH MINUTES RATE OPTION...
     local cpus last packets service receiver sender status=0
     cpus=$(nproc) last=$(($(nproc) - 1))
     packets=$((rate * (minutes * 60 + warm_up) / cpus))
+    # For `await`, which may come before those that write there.
+    : >"$scratch/err"
+    : >"$scratch/receiver"
     # The table exists before the first packet waits.
     iptables -A INPUT -p udp --dport 9000 -j NFQUEUE --queue-balance "0:$last" --queue-cpu-fanout
     "$bin_dir/fanq" run --queues "0-$last" --summary json "${@:4}" >"$scratch/account" 2>"$scratch/err" &
