@@ -9,7 +9,8 @@
 # Leaves: the CSV; nothing else, however it ends: all of it lives in namespaces and in a process tree which ends with
 # it.
 # Does not: search for the highest rate (fanq-bench ndr does), or judge delays. Packets that are lost and counted do
-# not fail it. A page of memory within a minute is already 0.23 MiB an hour: what short runs say of memory means little.
+# not fail it. Short runs say little of memory: a page within a minute is already 0.23 MiB an hour, and the first batch
+# that is deeper than all before it touches pages of its own, up to one for each packet of a batch.
 #
 # Usage: scripts/soak.sh [MINUTES [RATE [OPTION...]]]    as root; by default 30 minutes at 20000 packets a second in
 #   all; the options are those of `fanq run`. Exit status 1 if anything is not held
@@ -51,6 +52,9 @@ inside() { # SCRATCH MINUTES RATE OPTION...
     local cpus last packets service receiver sender status=0
     cpus=$(nproc) last=$(($(nproc) - 1))
     packets=$((rate * (minutes * 60 + warm_up) / cpus))
+    # For `await`, which may come before those that write there.
+    : >"$scratch/err"
+    : >"$scratch/receiver"
     # The table exists before the first packet waits.
     iptables -A INPUT -p udp --dport 9000 -j NFQUEUE --queue-balance "0:$last" --queue-cpu-fanout
     "$bin_dir/fanq" run --queues "0-$last" --summary json "${@:4}" >"$scratch/account" 2>"$scratch/err" &

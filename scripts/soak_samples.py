@@ -171,7 +171,10 @@ def self_test():
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["take", process, sender, path]:
-            take(int(process), int(sender), path)
+            try:
+                take(int(process), int(sender), path)
+            except (OSError, ValueError) as error:
+                sys.exit(f"no sample of process {process}: {error}")
         case ["judge", path, warm_up, folder]:
             sys.exit(judge(path, float(warm_up), folder))
         case ["--self-test"]:
