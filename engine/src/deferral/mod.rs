@@ -91,11 +91,13 @@ pub(crate) struct Gate {
     pub(crate) batch: usize,
     /// Handles that have not come back.
     pub(crate) outstanding: usize,
+    /// Whether the last receive left nothing behind.
+    pub(crate) took_all: bool,
 }
 
 impl Gate {
     pub(crate) fn new(answers: Arc<Answers>, config: DeferralConfig, batch: usize) -> Self {
-        Self { answers, config, batch, outstanding: 0 }
+        Self { answers, config, batch, outstanding: 0, took_all: false }
     }
 
     /// Lets one more through.

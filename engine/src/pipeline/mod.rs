@@ -119,6 +119,10 @@ impl Inspector for Spread {
     fn unseen(&mut self) -> Verdict {
         self.fallback
     }
+
+    fn awaits_answers(&self) -> bool {
+        self.lanes.iter().all(Lane::is_busy)
+    }
 }
 
 #[cfg(test)]

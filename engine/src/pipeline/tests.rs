@@ -23,9 +23,8 @@ fn message(id: u32) -> Vec<u8> {
     Sample::packet(1, id, 1, &payload)
 }
 
-/// Shows packets to the pipeline as a worker does, and collects what comes back.
-fn play(spread: &mut Spread, packets: std::ops::Range<u32>) -> Vec<Answer> {
-    let count = packets.len();
+/// Shows packets to the pipeline as a worker does, which hands them over a batch at a time.
+fn show(spread: &mut Spread, packets: std::ops::Range<u32>) -> (Arc<Answers>, Edits) {
     let config = DeferralConfig { outstanding_max: 1000, ..DeferralConfig::default() };
     let answers = Arc::new(Answers::new(QueueWaker::of_nobody(), 1000));
     let mut edits = Edits::with_gate(Some(Gate::new(Arc::clone(&answers), config, 64)));
@@ -39,6 +38,13 @@ fn play(spread: &mut Spread, packets: std::ops::Range<u32>) -> Vec<Answer> {
             spread.batch_end(Timestamp::now());
         }
     }
+    (answers, edits)
+}
+
+/// Shows packets and collects what comes back.
+fn play(spread: &mut Spread, packets: std::ops::Range<u32>) -> Vec<Answer> {
+    let count = packets.len();
+    let (answers, _gate) = show(spread, packets);
     let mut all = Vec::new();
     while all.len() < count {
         answers.wait(Duration::from_secs(10));
@@ -107,6 +113,10 @@ fn a_lane_that_panics_gives_back_what_it_has_and_goes_on() {
     let verdict_of = |id: u32| answers.iter().find(|a| a.id.0 == id).unwrap().verdict;
     assert_eq!(verdict_of(119), Some(Verdict::ACCEPT), "decided before");
     assert_eq!(verdict_of(120), None);
+    // What a panic left is no work, from when the thread has got over it.
+    while spread.awaits_answers() {
+        std::thread::yield_now();
+    }
     let answers = play(&mut spread, 200..300);
     assert!(answers.iter().all(|answer| answer.verdict == Some(Verdict::ACCEPT)));
 }
@@ -120,5 +130,44 @@ fn a_lane_that_panics_again_and_again_ends_and_its_packets_come_back() {
     // The thread may not have ended yet, or have taken these before it did.
     while play(&mut spread, 1..2)[0].verdict.is_some() {
         std::thread::yield_now();
+    }
+    assert!(!spread.awaits_answers(), "nobody is there to give any");
+}
+
+/// Waits before each packet until the test lets it go on.
+struct Held(Arc<Mutex<()>>);
+
+impl Inspector for Held {
+    fn inspect(&mut self, _: &mut Packet<'_>) -> Verdict {
+        drop(self.0.lock().unwrap());
+        Verdict::ACCEPT
+    }
+}
+
+#[test]
+fn answers_are_awaited_from_lanes_that_all_have_packets_and_from_no_others() {
+    let door = Arc::new(Mutex::new(()));
+    for lanes in [1, 2] {
+        let theirs = Arc::clone(&door);
+        let mut spread = Pipeline::new(lanes, move |_, _| Held(Arc::clone(&theirs))).spread(WORKER);
+        assert!(!spread.awaits_answers());
+        let closed = door.lock().unwrap();
+        // Of one flow, so they go to one lane.
+        let (first, _gate) = show(&mut spread, 1..2);
+        assert_eq!(spread.awaits_answers(), lanes == 1);
+        let (second, _gate) = show(&mut spread, 100..200);
+        assert!(spread.awaits_answers(), "of {lanes} lanes with 20 flows");
+        drop(closed);
+        let mut letters = Vec::new();
+        let mut missing = 101;
+        while missing > 0 {
+            for answers in [&first, &second] {
+                answers.collect(&mut letters);
+                missing -= letters.drain(..).count();
+            }
+            std::thread::yield_now();
+        }
+        // At once, not some time later: a worker that has all answers must not sleep until others come.
+        assert!(!spread.awaits_answers());
     }
 }

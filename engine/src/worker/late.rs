@@ -16,6 +16,15 @@ use crate::worker::WorkerError;
 
 impl<P: Port, I: Inspector> Worker<P, I> {
     /// A turn that begins with what other threads have answered. Sleeps only when there was nothing.
+    ///
+    /// ```text
+    ///   collect answers
+    ///   somebody who answers is idle:   verdicts; receive, sleeping; hand over
+    ///   all are busy:                   receive, not sleeping; verdicts; hand over; and when neither answers nor
+    ///                                   packets are left: sleep until answers come
+    /// ```
+    ///
+    /// So what comes while all are busy is received at once when they are not, and each side is woken once a batch.
     pub(super) fn turn_with_answers(&mut self, may_wait: bool) -> Result<usize, WorkerError> {
         self.desk.shared.heartbeat.tick();
         let collected = self.collect()?;
@@ -26,11 +35,21 @@ impl<P: Port, I: Inspector> Worker<P, I> {
             }
             return Ok(collected);
         }
-        let received = if may_wait && collected == 0 {
-            self.sleep_and_receive()?
-        } else {
+        let all_are_busy = self.desk.coalescer.held() > 0 && self.desk.inspector.awaits_answers();
+        let received = if !may_wait {
             self.receive(false)?
+        } else if !all_are_busy {
+            self.send_verdicts()?;
+            self.sleep_and_receive()?
+        } else if collected > 0 || !self.desk.took_all() {
+            self.receive(false)?
+        } else {
+            self.await_answers(Timestamp(u64::MAX));
+            // None may have come: then it is time to look what else has.
+            self.desk.note_received(usize::MAX);
+            return Ok(0);
         };
+        self.desk.note_received(received);
         if received == 0 {
             self.send_verdicts()?;
         }
@@ -38,11 +57,12 @@ impl<P: Port, I: Inspector> Worker<P, I> {
         Ok(collected + received)
     }
 
-    /// Receives; if there is nothing, waits for packets and for answers, and for the next deadline.
+    /// Receives; if there is nothing, waits for packets and for answers, and for the next deadline. If answers wait it
+    /// does not.
     fn sleep_and_receive(&mut self) -> Result<usize, WorkerError> {
         let Some(gate) = self.desk.edits.gate_mut() else { return Ok(0) };
         if !gate.answers.fall_asleep() {
-            return Ok(0);
+            return self.receive(false);
         }
         let received = match self.desk.coalescer.next_deadline() {
             None => self.receive(true),
@@ -130,6 +150,18 @@ impl<I: Inspector> Desk<I> {
             let waits = gate.config.when_full == WhenFull::Wait;
             waits && gate.outstanding + gate.batch > gate.config.outstanding_max
         })
+    }
+
+    /// Whether the last receive left nothing behind.
+    fn took_all(&mut self) -> bool {
+        self.edits.gate_mut().is_some_and(|gate| gate.took_all)
+    }
+
+    /// Notes how many datagrams a receive brought: less than it has room for is all that there was.
+    fn note_received(&mut self, received: usize) {
+        if let Some(gate) = self.edits.gate_mut() {
+            gate.took_all = received < gate.batch;
+        }
     }
 
     /// Gives a deferred packet the verdict that came for it.

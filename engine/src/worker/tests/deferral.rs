@@ -2,6 +2,7 @@
 //! inspector that keeps handles and answers them at random while it sees other packets; answers from real threads; the
 //! simulated kernel applies what the worker sends.
 
+use std::cell::{Cell, RefCell};
 use std::sync::{Mutex, mpsc};
 
 use proptest::prelude::*;
@@ -235,4 +236,52 @@ fn without_a_gate_nothing_is_deferred() {
     let (result, kernel, _) = run_with(Try, [Step::Packets(3)], false, |_| {});
     result.unwrap();
     assert_eq!(kernel.verdicts.len(), 3);
+}
+
+/// Keeps every packet and says that all who might answer are busy, until it was asked three times; then it answers.
+struct Busy {
+    held: RefCell<Vec<Deferred>>,
+    asked: Cell<u32>,
+    /// How often it was asked before the packet came.
+    asked_before: Arc<Mutex<BTreeMap<u32, u32>>>,
+}
+
+impl Inspector for Busy {
+    fn inspect(&mut self, packet: &mut Packet<'_>) -> Verdict {
+        self.held.borrow_mut().push(packet.defer().unwrap());
+        self.asked_before.lock().unwrap().insert(packet.id().0, self.asked.get());
+        Verdict::DROP
+    }
+
+    fn awaits_answers(&self) -> bool {
+        self.asked.set(self.asked.get() + 1);
+        if self.asked.get() == 3 {
+            for deferred in self.held.borrow_mut().drain(..) {
+                deferred.answer(Verdict::ACCEPT);
+            }
+        }
+        true
+    }
+}
+
+#[test]
+fn while_all_who_answer_are_busy_the_worker_takes_what_there_is_and_then_waits_for_them() {
+    let asked_before = Arc::default();
+    let busy = Busy {
+        held: RefCell::default(),
+        asked: Cell::default(),
+        asked_before: Arc::clone(&asked_before),
+    };
+    let (gate, _) = gate(patient(512, WhenFull::Wait));
+    // The first receive is a full batch, so more may wait; the second leaves nothing behind.
+    let script = [Step::Packets(64), Step::Packets(2), Step::Packets(5)];
+    let (result, kernel, _) = run_deferring(busy, Some(gate), script, false, |kernel| {
+        kernel.stop_limit = Duration::from_millis(1);
+    });
+    result.unwrap();
+    let asked_before = asked_before.lock().unwrap();
+    assert_eq!([1, 65].map(|id| asked_before[&id]), [0, 1], "more waited, and was taken");
+    assert!(asked_before[&67] >= 3, "nothing waited: {}", asked_before[&67]);
+    let accepted = |id: u32| kernel.verdicts[&id] == 1;
+    assert!((1..=66).all(accepted) && !(67..=71).any(accepted), "{:?}", kernel.verdicts);
 }
