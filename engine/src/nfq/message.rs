@@ -79,8 +79,8 @@ pub fn decode(datagram: &[u8]) -> Result<(Message<'_>, &[u8]), Undecodable> {
 }
 
 /// The queue and the id of a packet, from its message's head and first attribute, where the kernel puts them
-/// (`nfqnl_build_packet_message`): for whoever needs nothing else of it, and need not have [`decode`] walk over the rest.
-/// `None` for all else, a message that is cut short among it: then `decode` says what it is.
+/// (`nfqnl_build_packet_message`): for whoever needs nothing else of it, and no walk over the rest ([`decode`]). `None`
+/// for all else, a message that is cut short among it: then `decode` says what it is.
 #[inline]
 #[must_use]
 pub fn packet_place(datagram: &[u8]) -> Option<(u16, PacketId)> {
