@@ -78,7 +78,7 @@ pub use start::{StartError, StartWarning};
 pub use stats::{BATCH_SIZE_CLASSES, BATCH_TIME_CLASSES, Counts, EngineStats, QueueStats};
 pub use sys::{
     CpuTime, Timestamp, allowed_cpus, cpu_time, current_cpu, inherited_descriptor, pin_to,
-    schedule_as_worker,
+    take_priority,
 };
 pub use verdicts::Coalescer;
 pub use wish::{FlagWish, FlagWishError, FlagWishes};

@@ -46,32 +46,35 @@ pub fn current_cpu() -> Option<CpuId> {
 ///
 /// A thread under another policy than `SCHED_OTHER` was put there by someone who knows why, and is left alone.
 pub(crate) fn prefer_short_turns(nice: i8) -> bool {
-    ask_for_short_turns(|attributes| attributes.sched_nice.min(i32::from(nice)))
+    schedule(|attributes| {
+        attributes.sched_runtime = u64::try_from(WORKER_TURN.as_nanos()).unwrap_or(u64::MAX);
+        attributes.sched_nice = attributes.sched_nice.min(i32::from(nice));
+    })
 }
 
-/// Schedules the calling thread, of whatever program, as the engine schedules its workers: it is let in soon, for short
-/// turns, and gets `nice` (-20 to 19, lower comes first) unless somebody has given it a niceness other than 0. False if
-/// the niceness was refused, for want of `CAP_SYS_NICE`; kernels before 6.12 ignore the length of turns.
+/// Gives the calling thread, of whatever program, the niceness `nice` (-20 to 19) unless somebody has given it another
+/// than 0. False if that was refused, for want of `CAP_SYS_NICE`.
 ///
 /// What the thread begins later, processes and threads, does not have it (`SCHED_FLAG_RESET_ON_FORK`, sched(7)). A
 /// thread under another policy than `SCHED_OTHER` is left alone.
 #[must_use]
-pub fn schedule_as_worker(nice: i8) -> bool {
-    ask_for_short_turns(|attributes| {
+pub fn take_priority(nice: i8) -> bool {
+    schedule(|attributes| {
         attributes.sched_flags |= RESET_ON_FORK;
-        if attributes.sched_nice == 0 { i32::from(nice) } else { attributes.sched_nice }
+        if attributes.sched_nice == 0 {
+            attributes.sched_nice = nice.into();
+        }
     })
 }
 
-/// Asks for short turns and the niceness that `choose` gives; without the latter if that is refused.
-fn ask_for_short_turns(choose: impl FnOnce(&mut libc::sched_attr) -> i32) -> bool {
+/// Changes how the calling thread is scheduled; all but its niceness if that is refused.
+fn schedule(change: impl FnOnce(&mut libc::sched_attr)) -> bool {
     let Some(mut attributes) = scheduling() else { return true };
     if attributes.sched_policy != libc::SCHED_OTHER.unsigned_abs() {
         return true;
     }
-    attributes.sched_runtime = u64::try_from(WORKER_TURN.as_nanos()).unwrap_or(u64::MAX);
     let nice_before = attributes.sched_nice;
-    attributes.sched_nice = choose(&mut attributes);
+    change(&mut attributes);
     let granted = set_scheduling(&attributes);
     if !granted {
         attributes.sched_nice = nice_before;

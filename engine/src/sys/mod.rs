@@ -13,7 +13,7 @@ mod socket;
 
 pub use clock::{CpuTime, Timestamp, cpu_time};
 pub(crate) use cpu::{allow_cpus, prefer_short_turns};
-pub use cpu::{allowed_cpus, current_cpu, pin_to, schedule_as_worker};
+pub use cpu::{allowed_cpus, current_cpu, pin_to, take_priority};
 pub use given::inherited_descriptor;
 pub(crate) use given::{as_netlink, is_netfilter, net_namespace, netlink_port};
 pub(crate) use receive::{LentDatagram, ReceiveError, ReceiveRing, wait_readable};

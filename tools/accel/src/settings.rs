@@ -20,7 +20,8 @@ pub(crate) struct Settings {
     pub(crate) gso: bool,
     pub(crate) copy_range: Option<CopyRange>,
     pub(crate) cpus: Cpus,
-    pub(crate) priority: Priority,
+    /// The niceness that the threads that read are to have, if somebody has said so; 0 for the program's own.
+    pub(crate) nice: Option<i8>,
     /// The file that counters go to.
     pub(crate) counts_file: Option<String>,
 }
@@ -35,28 +36,6 @@ pub(crate) enum Cpus {
     Same(u16),
     /// The queues in order, from this one on, on these CPUs.
     List(u16, CpuList),
-}
-
-/// How the thread that reads a queue is scheduled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Priority {
-    /// As the program has it.
-    Unchanged,
-    /// As a worker of the engine's, at this niceness.
-    Worker { nice: i8, asked_for: bool },
-}
-
-impl Priority {
-    /// A niceness, of which 0 is the program's own way.
-    fn asked_for(nice: i8) -> Self {
-        if nice == 0 { Self::Unchanged } else { Self::Worker { nice, asked_for: true } }
-    }
-}
-
-impl Default for Priority {
-    fn default() -> Self {
-        Self::Worker { nice: NICE, asked_for: false }
-    }
 }
 
 impl Cpus {
@@ -106,18 +85,13 @@ impl Settings {
                 Ok(bytes) => CopyRange::Bytes(bytes.min(CopyRange::BYTES_MAX)),
             }),
             cpus: variable("CPUS").and_then(|text| Cpus::parse(&text)).unwrap_or_default(),
-            priority: variable("NICE")
-                .and_then(|nice| nice.parse().ok())
-                .map_or_else(Priority::default, Priority::asked_for),
+            nice: variable("NICE").and_then(|nice| nice.parse().ok()),
             counts_file: variable("COUNTS"),
         }
     }
 }
 
 const BATCH: usize = 64;
-
-/// That of the engine's workers: docs/ARCHITECTURE.md, "Scheduling".
-const NICE: i8 = -5;
 
 /// More has shown no gain.
 pub(crate) const BATCH_MAX: usize = 256;
@@ -152,9 +126,7 @@ mod tests {
         assert_eq!((settings.batch, settings.rcvbuf), (BATCH_MAX, Some(4096)));
         assert_eq!(settings.copy_range, Some(CopyRange::Bytes(128)));
         assert!(settings.fail_open && settings.gso);
-        assert_eq!(settings.priority, Priority::Worker { nice: -11, asked_for: true });
-        let unchanged = Settings::read(|name| (name == "NICE").then(|| "0".to_owned()));
-        assert_eq!(unchanged.priority, Priority::Unchanged);
+        assert_eq!(settings.nice, Some(-11));
         let cpus: Vec<_> = (3..8).map(|queue| settings.cpus.of(queue)).collect();
         assert_eq!(cpus, [None, Some(CpuId(2)), Some(CpuId(3)), Some(CpuId(2)), Some(CpuId(3))]);
         assert_eq!(Cpus::parse("same:4").unwrap().of(7), Some(CpuId(3)));

@@ -66,8 +66,8 @@ pub(crate) struct AccelArgs {
     /// or a list as 2,3 for the queues from 0 on, or LIST@FIRST [default: where the program has it]
     #[arg(long, value_name = "WHERE", value_parser = cpus)]
     cpu: Option<String>,
-    /// Niceness of the thread that reads a queue, -20 to 19, where the program has not set one; it gets short turns,
-    /// too, as the workers of fanq run do. 0 leaves all to the program [default: -5, where that is permitted]
+    /// Niceness of the thread that reads a queue, -20 to 19, where it has 0; 0 leaves it so [default: -5, where that is
+    /// permitted]
     #[arg(
         long,
         value_name = "NICE",

@@ -17,7 +17,7 @@ use super::kernel::{self, KernelSocket};
 use super::{flush_all, overdue, real, say_once};
 use crate::counts;
 use crate::served::{OWN_SEQUENCE, Port, Serving};
-use crate::settings::{Priority, Settings};
+use crate::settings::Settings;
 use crate::table::{self, Guard, Socket};
 
 /// The process whose memory this is. A vfork's child has the memory, and is another.
@@ -97,16 +97,15 @@ pub(super) fn take_over(serving: &mut Serving) {
     }
 }
 
-/// Puts the calling thread on the CPU of the queue that it reads, and schedules it as a worker of the engine's.
+/// Puts the calling thread on the CPU of the queue that it reads, and gives it its niceness.
 #[cold]
 pub(super) fn place_reader(serving: &mut Serving) {
     static REFUSED: AtomicBool = AtomicBool::new(false);
     static NICE_REFUSED: AtomicBool = AtomicBool::new(false);
     serving.reader_unplaced = false;
-    if let Priority::Worker { nice, asked_for } = Settings::of_this_process().priority
-        && !fanq::schedule_as_worker(nice)
-        && asked_for
-    {
+    let asked_for = Settings::of_this_process().nice;
+    let nice = asked_for.unwrap_or(NICE);
+    if nice != 0 && !fanq::take_priority(nice) && asked_for.is_some() {
         say_once(&NICE_REFUSED, "--nice: only with CAP_SYS_NICE; it stays what it was");
     }
     let Some(queue) = serving.queues().next() else { return };
@@ -266,3 +265,7 @@ pub(super) unsafe extern "C-unwind" fn execvpe(
     // SAFETY: the arguments are the program's, passed on unchanged.
     unsafe { real::execvpe(file, arguments, environment) }
 }
+
+/// That of the engine's workers: docs/ARCHITECTURE.md, "Scheduling". Not their short turns: with those, an accelerated
+/// loop in C cost three quarters more (docs/ACCEL.md, "What it costs").
+const NICE: i8 = -5;
