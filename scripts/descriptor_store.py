@@ -5,6 +5,7 @@ Method: listens where NOTIFY_SOCKET says; on `start` runs the words given with L
 Does not: restart anything by itself; whoever drives it says so.
 
 Usage: descriptor_store.py SOCKET WORD...    reads `start` lines, speaks on standard error
+  WATCHDOG_USEC=US    how long the service may be silent (200000); nothing is done about it
 """
 
 import fcntl
@@ -60,7 +61,7 @@ def start():
         os.dup2(descriptor, place, inheritable=True)
         os.close(descriptor)
     os.environ["NOTIFY_SOCKET"] = path
-    os.environ["WATCHDOG_USEC"] = "200000"
+    os.environ.setdefault("WATCHDOG_USEC", "200000")
     if names:
         os.environ["LISTEN_PID"] = str(os.getpid())
         os.environ["LISTEN_FDS"] = str(len(names))

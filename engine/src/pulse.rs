@@ -3,7 +3,7 @@
 //! ```text
 //!   look   the beat is another than at the last look   -> it goes on
 //!          the same                                    -> silent: at one batch since then, or its thread does not run
-//!          wakes every worker                          -> one that sleeps has another beat by the next look
+//!          wakes who has nothing in hand               -> one that sleeps has another beat by the next look
 //! ```
 //!
 //! Invariant: a worker that has nothing to do is not taken for one that is stuck, and one whose thread does not run is
@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use crate::monitor::{Monitor, Watched};
+use crate::worker::heartbeat::Heartbeat;
 
 /// Looks at all workers of an engine: [`Monitor::pulse`].
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl Pulse {
     /// The queues whose workers have not come to a new turn since the last look, in the order of the range. Leave as
     /// much time between two looks as a worker may take for one batch. A worker that has ended is none of them.
     ///
-    /// Costs a worker one message a look.
+    /// Costs a worker that has nothing in hand one message a look.
     pub fn silent(&mut self) -> Vec<u16> {
         let mut silent = Vec::new();
         for (worker, last) in self.workers.iter().zip(&mut self.beats) {
@@ -51,7 +52,10 @@ impl Pulse {
 
     fn wake(&self) {
         for worker in &*self.workers {
-            worker.waker.wake();
+            // One at work comes to a new beat by itself, and a message that it cannot read now would only lie there.
+            if !Heartbeat::is_at_work(worker.shared.heartbeat.beat()) {
+                worker.waker.wake();
+            }
         }
     }
 }

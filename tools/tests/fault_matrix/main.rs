@@ -19,7 +19,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use space::{Fanq, PATIENCE, Space};
+use space::{Fanq, PATIENCE, Space, await_stopped};
 
 const USUAL: &str = "--queues 9 --placement none --summary json";
 const QUEUE: u16 = 9;
@@ -115,19 +115,9 @@ fn await_waiting(space: &Space, packets: u64) {
     await_that(&what, || space.row(QUEUE).is_some_and(|row| row.waiting == packets));
 }
 
-/// Stops every thread of the program, and is sure of it.
 fn freeze(fanq: &Fanq) {
     fanq.signal("STOP");
-    let tasks = format!("/proc/{}/task", fanq.child.id());
-    let is_stopped = |task: &std::fs::DirEntry| {
-        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-        // Behind the name, which is in parentheses.
-        stat.rsplit_once(") ").is_none_or(|(_, fields)| fields.starts_with('T'))
-    };
-    await_that("it stops", || {
-        let tasks = std::fs::read_dir(&tasks).expect("it runs");
-        tasks.map_while(Result::ok).all(|task| is_stopped(&task))
-    });
+    await_stopped(fanq.child.id());
 }
 
 fn thaw(fanq: &Fanq) {

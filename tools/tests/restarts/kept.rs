@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{Site, Traffic, number, tell};
-use crate::space::{Fanq, PATIENCE};
+use crate::space::{Fanq, PATIENCE, await_stopped};
 
 /// A store, which has started `fanq run` once. What both say comes on its standard error.
 struct Store {
@@ -14,12 +14,18 @@ struct Store {
 
 impl Store {
     fn new(site: &Site, options: &str) -> Self {
+        Self::with_watchdog(site, options, "200000")
+    }
+
+    /// One that wants to hear something within so many microseconds.
+    fn with_watchdog(site: &Site, options: &str, watchdog_us: &str) -> Self {
         let (script, path) =
             (include_str!("../../../scripts/descriptor_store.py"), site.path("notify"));
         let request = format!("--queues 8-9 --placement none --summary json {options}");
         let mut words = vec!["python3", "-c", script, &path, env!("CARGO_BIN_EXE_fanq"), "run"];
         words.extend(request.split_ascii_whitespace());
         let mut command = site.space.command(&words);
+        command.env("WATCHDOG_USEC", watchdog_us);
         let child = command.stdin(Stdio::piped()).spawn().expect("python3 runs");
         let mut store = Self { keeper: Fanq::new(child), service: 0 };
         store.start();
@@ -105,12 +111,15 @@ fn packets_that_were_read_get_one_verdict_and_those_that_were_not_are_inspected(
         ("", "dropped", 6, 0),
     ] {
         let Some(site) = Site::new() else { return };
-        // A batch takes seconds, so that the process dies over it; nobody answers for it meanwhile.
-        let slow = "--work-ns 400000000 --inspect-deadline 0";
-        let mut store = Store::new(&site, &format!("{policy} {slow}"));
+        // A batch takes seconds, so that the process dies over it. Nobody answers for it meanwhile, and it leaves the
+        // CPUs to whoever is to kill it.
+        let slow = "--work-ns 400000000 --inspect-deadline 0 --nice 19";
+        // Nobody looks after the workers meanwhile: the message that wakes one would lie unread behind its batch.
+        let mut store = Store::with_watchdog(&site, &format!("{policy} {slow}"), "600000000");
         store.await_ready();
         let traffic = Traffic::start(&site, "0");
         store.signal("STOP");
+        await_stopped(store.service);
         site.send(before);
         store.signal("CONT");
         store.await_all_read();

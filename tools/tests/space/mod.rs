@@ -281,6 +281,25 @@ impl Ended {
     }
 }
 
+/// Waits until every thread of a process that was sent SIGSTOP has stopped.
+pub(crate) fn await_stopped(process: u32) {
+    let tasks = format!("/proc/{process}/task");
+    let is_stopped = |task: &std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        // Behind the name, which is in parentheses.
+        stat.rsplit_once(") ").is_none_or(|(_, fields)| fields.starts_with('T'))
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !std::fs::read_dir(&tasks)
+        .expect("it runs")
+        .map_while(Result::ok)
+        .all(|task| is_stopped(&task))
+    {
+        assert!(Instant::now() < deadline, "it does not stop");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// What cannot be tested here is said, and in CI it is a failure.
 pub(crate) fn skip(why: &str) {
     assert!(std::env::var_os("CI").is_none(), "{why} (CI is set, so this may not be skipped)");
