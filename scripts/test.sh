@@ -16,7 +16,7 @@
 #   netns    the tests in tests/ folders: real queues, in network namespaces of their own
 #   bench    fanq-bench's smoke suite over three targets, and its page; root only
 #   demo     scripts/demo.sh, as root and without: both must end in `lost: 0`
-#   fuzz-smoke  every fuzz target for a minute, or 20 s where all parts run (scripts/fuzz.sh); no rights needed
+#   fuzz-smoke  every fuzz target for a minute, or 12 s where all parts run (scripts/fuzz.sh); no rights needed
 #   vm       scripts/vm.sh: the real nft rule on four CPUs
 #   CI=1     nothing may be skipped
 # What failed is said again at the end: a few lines of each part that did, then one line for each part. The last
@@ -44,7 +44,7 @@ main() {
     if [[ -n ${1:-} ]]; then
         parts=("$1")
     else
-        export FUZZ_SECONDS=${FUZZ_SECONDS:-20} # of all that there is to do, a smaller share
+        export FUZZ_SECONDS=${FUZZ_SECONDS:-12} # of all that there is to do, a smaller share
     fi
     logs=$(mktemp -d)
     trap 'rm -rf "$logs"' EXIT
