@@ -70,8 +70,9 @@ pub(crate) struct Serving {
     pub(crate) sleepers: u32,
     /// The parent that this process has the socket from, while that may be receiving on it.
     pub(crate) shared_with: Option<i32>,
-    /// Whether the thread that receives next is to be put on its CPU.
-    pub(crate) reader_unplaced: bool,
+    /// Whether packets were received since this was last put to false: who received them reads this socket, which one
+    /// that only set it up does not.
+    pub(crate) packets_came: bool,
     /// Counts the times that the ring was filled.
     pub(crate) fills: u32,
     /// Of the socket's drops, those that were found to be packets' ids.
@@ -91,7 +92,7 @@ impl Serving {
             outgoing: Outgoing::new(),
             sleepers: 0,
             shared_with: None,
-            reader_unplaced: false,
+            packets_came: false,
             fills: 0,
             drops_explained: port.drops().unwrap_or(0),
             own_requests: false,
@@ -165,6 +166,7 @@ impl Serving {
         if let Some(queue) = queues.get(place) {
             queue.counters.receive(packets);
         }
+        self.packets_came |= packets > 0;
         if self.ring.is_empty() { Next::Ask } else { Next::Take }
     }
 
@@ -175,7 +177,10 @@ impl Serving {
         let Self { queues, drops_explained, own_requests, .. } = self;
         let mut losses = SocketLosses { port, explained: drops_explained, others };
         match note(queues, prefix, *own_requests, &mut losses) {
-            Noted::Packet(queue) => queues[queue].counters.receive(1),
+            Noted::Packet(queue) => {
+                queues[queue].counters.receive(1);
+                self.packets_came = true;
+            }
             Noted::Own => return false,
             Noted::Other => {}
         }

@@ -3,7 +3,7 @@
 //! Invariant: nothing that was joined waits over a fork, an exec or an exit. After a fork the parent goes on as before;
 //! the child has an empty ring and joins nothing until the parent is gone, since both may read the same socket.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{c_char, c_int};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -60,6 +60,8 @@ pub(super) fn owns(fd: c_int) -> bool {
 thread_local! {
     /// The locks of all sockets, over a fork: the child begins with none held by a thread that it does not have.
     static HELD: RefCell<Vec<Guard<'static, Socket>>> = const { RefCell::new(Vec::new()) };
+    /// Whether this thread has got its CPU and its niceness.
+    static PLACED: Cell<bool> = const { Cell::new(false) };
 }
 
 extern "C" fn before_fork() {
@@ -72,6 +74,8 @@ extern "C" fn after_fork() {
 }
 
 extern "C" fn in_child() {
+    // What its parent's thread was given, it has not got.
+    PLACED.set(false);
     let (process, parent) = kernel::process_and_parent();
     PROCESS.store(process, Ordering::Relaxed);
     overdue::forked();
@@ -92,17 +96,23 @@ pub(super) fn take_over(serving: &mut Serving) {
         && kernel::process_and_parent().1 != parent
     {
         serving.shared_with = None;
-        // What its parent's reader was given, it has not got.
-        serving.reader_unplaced = true;
     }
 }
 
-/// Puts the calling thread on the CPU of the queue that it reads, and gives it its niceness.
-#[cold]
+/// Puts the calling thread, which has received packets, on the CPU of its queue, and gives it its niceness; once.
+#[inline]
 pub(super) fn place_reader(serving: &mut Serving) {
+    serving.packets_came = false;
+    if !PLACED.get() {
+        PLACED.set(true);
+        place(serving);
+    }
+}
+
+#[cold]
+fn place(serving: &Serving) {
     static REFUSED: AtomicBool = AtomicBool::new(false);
     static NICE_REFUSED: AtomicBool = AtomicBool::new(false);
-    serving.reader_unplaced = false;
     let asked_for = Settings::of_this_process().nice;
     let nice = asked_for.unwrap_or(NICE);
     if nice != 0 && !fanq::take_priority(nice) && asked_for.is_some() {
@@ -128,7 +138,6 @@ pub(super) fn configure(fd: c_int, serving: &mut Serving, bytes: &[u8]) {
             let binds = config.command == Some(BindCommand::Bind);
             if binds {
                 set_receive_buffer(fd);
-                serving.reader_unplaced = true;
             }
             if config.command != Some(BindCommand::Unbind) && serving.is_bound(config.queue) {
                 request_settings(fd, serving, config.queue);

@@ -261,11 +261,11 @@ unsafe fn receive(
             return own();
         };
         process::take_over(serving);
-        if serving.reader_unplaced {
-            process::place_reader(serving);
-        }
         match serving.next(&mut KernelSocket(fd)) {
             Next::Take => {
+                if serving.packets_came {
+                    process::place_reader(serving);
+                }
                 // SAFETY: the caller's.
                 return unsafe { take(serving, message, flags) };
             }
@@ -369,7 +369,11 @@ unsafe fn report(
     };
     let Some(mut guard) = socket.lock() else { return true };
     let Some(serving) = &mut guard.serving else { return true };
-    serving.received_by_program(prefix, &mut KernelSocket(fd))
+    let for_program = serving.received_by_program(prefix, &mut KernelSocket(fd));
+    if serving.packets_came {
+        process::place_reader(serving);
+    }
+    for_program
 }
 
 /// Copies a datagram to where the header leads.
