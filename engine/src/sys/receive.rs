@@ -1,7 +1,7 @@
 //! Many datagrams in one system call: `recvmmsg` into buffers that are allocated once.
 //!
 //! ```text
-//! slots    | slot 0            | slot 1 | ...             | slot batch-1 |   each its own memory, `stride` bytes
+//! slots    | slot 0            | slot 1 | ...             | slot batch-1 |   each of `stride` bytes
 //!            ^                   ^
 //! vectors  | base, stride      | base, stride | ...
 //!            ^                   ^
@@ -84,8 +84,9 @@ impl ReceiveRing {
     pub(crate) fn new(batch: usize, datagram_bytes: usize, lent_max: usize) -> Self {
         assert!(batch > 0 && datagram_bytes > 0, "an empty ring can receive nothing");
         let stride = datagram_bytes.next_multiple_of(CACHE_LINE);
-        let make = |count| (0..count).map(|_| Arc::new(Slot::new(stride))).collect::<Vec<_>>();
-        let slots = make(batch);
+        let mut slots: Vec<_> =
+            Slot::many(batch + lent_max, stride).into_iter().map(Arc::new).collect();
+        let spares = slots.split_off(batch);
         let mut vectors: Vec<libc::iovec> = slots
             .iter()
             .map(|slot| libc::iovec { iov_base: slot.base().cast(), iov_len: stride })
@@ -101,7 +102,6 @@ impl ReceiveRing {
             })
             .collect();
         let lent = RefCell::new(Vec::with_capacity(batch));
-        let spares = make(lent_max);
         Self { slots, spares, lent, vectors, headers, stride, received: 0 }
     }
 
@@ -193,7 +193,9 @@ impl ReceiveRing {
             if Arc::get_mut(slot).is_some() {
                 continue;
             }
-            *slot = self.spares.pop().unwrap_or_else(|| Arc::new(Slot::new(self.stride)));
+            *slot = self.spares.pop().unwrap_or_else(|| {
+                Arc::new(Slot::many(1, self.stride).pop().expect("one was asked for"))
+            });
             self.vectors[index].iov_base = slot.base().cast();
         }
     }
