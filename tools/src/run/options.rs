@@ -13,7 +13,7 @@ use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use fanq::{
     CopyRange, CpuList, EngineConfig, Fate, FlagWish, FlagWishes, Placement, QueueFlag, QueueRange,
-    Wait,
+    Wait, allowed_cpus,
 };
 use serde::Deserialize;
 
@@ -130,6 +130,9 @@ struct Settings {
     /// Threads behind each worker that inspect packets, each flow with one of them; 0: the worker does it [default: 0]
     #[arg(long, value_name = "THREADS")]
     inspect_threads: Option<usize>,
+    /// CPUs on which these threads may run: 4-7 or 0,2 [default: every CPU that fanq may use]
+    #[arg(long, value_name = "CPUS")]
+    inspect_cpus: Option<Text<CpuList>>,
     /// Busy time for each packet, 0 to 1000000000 ns, to stand for an inspector's work [default: 0]
     #[arg(long, value_name = "NS")]
     work_ns: Option<u32>,
@@ -201,6 +204,8 @@ pub(crate) struct RunOptions {
     pub(crate) bypass: Option<Bypass>,
     /// Inspecting threads behind each worker.
     pub(crate) inspect_threads: usize,
+    /// Where they may run; everywhere if nothing is said.
+    pub(crate) inspect_cpus: Option<CpuList>,
     pub(crate) work_ns: u32,
     pub(crate) handover: Option<PathBuf>,
     pub(crate) on_orphan: Fate,
@@ -250,6 +255,8 @@ impl RunOptions {
         engine.on_exit = settings.on_exit.map(Into::into);
         let inspect_threads = settings.inspect_threads.unwrap_or(0);
         engine.deferral = under_load::deferral(inspect_threads, engine.batch)?;
+        let inspect_cpus = settings.inspect_cpus.map(|text| text.0);
+        under_load::check_cpus(inspect_cpus.as_ref(), inspect_threads, allowed_cpus().as_ref())?;
         engine.check().map_err(usage)?;
         if settings.eve_stats.is_some() && settings.eve.is_none() {
             return Err(usage("eve-stats needs a log to write to: add --eve FILE"));
@@ -270,6 +277,7 @@ impl RunOptions {
             eve: settings.eve.map(|text| text.0),
             eve_stats_every: settings.eve_stats.map(|s| seconds("eve-stats", s)).transpose()?,
             inspect_threads,
+            inspect_cpus,
             work_ns: work_ns(settings.work_ns.unwrap_or(0))?,
             handover: settings.handover,
             stats_every: settings.stats.map(|s| seconds("stats", s)).transpose()?,
@@ -333,6 +341,7 @@ impl Settings {
             panics_max: self.panics_max.or(other.panics_max),
             on_exit: self.on_exit.or(other.on_exit),
             inspect_threads: self.inspect_threads.or(other.inspect_threads),
+            inspect_cpus: self.inspect_cpus.or(other.inspect_cpus),
             work_ns: self.work_ns.or(other.work_ns),
             handover: self.handover.or(other.handover),
             on_orphan: self.on_orphan.or(other.on_orphan),

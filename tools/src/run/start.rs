@@ -54,6 +54,10 @@ where
             let make = move |worker, _lane| confined(Role::Lane, make(worker));
             let pipeline = Pipeline::new(threads, make);
             let pipeline = pipeline.fallback(options.engine.fault.on_fault.into());
+            let pipeline = match &options.inspect_cpus {
+                Some(cpus) => pipeline.on(cpus.clone()),
+                None => pipeline,
+            };
             builder.prepare(move |worker| confined(Role::Worker, pipeline.spread(worker)))
         }
     }

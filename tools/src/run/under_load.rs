@@ -3,7 +3,7 @@
 //! Invariant: what the engine would refuse is refused here first, in the words of the options.
 
 use clap::ValueEnum;
-use fanq::{CopyRange, DeferralConfig, OverloadConfig, Shed};
+use fanq::{CopyRange, CpuList, DeferralConfig, OverloadConfig, Shed};
 use serde::Deserialize;
 
 use crate::usage;
@@ -52,6 +52,27 @@ pub(super) fn deferral(threads: usize, batch: usize) -> anyhow::Result<Option<De
     // Room for one batch that is received while others are inspected.
     let outstanding_max = usual.outstanding_max.max(4 * batch);
     Ok((threads > 0).then_some(DeferralConfig { outstanding_max, ..usual }))
+}
+
+/// Whether inspecting threads can run where they are asked to, if these CPUs are `allowed`.
+pub(super) fn check_cpus(
+    wanted: Option<&CpuList>,
+    threads: usize,
+    allowed: Option<&CpuList>,
+) -> anyhow::Result<()> {
+    let Some(wanted) = wanted else { return Ok(()) };
+    if threads == 0 {
+        return Err(usage("inspect-cpus alone changes nothing: add --inspect-threads 1 or more"));
+    }
+    let Some(allowed) = allowed else { return Ok(()) };
+    let missing: CpuList = wanted.iter().filter(|cpu| !allowed.contains(*cpu)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(usage(format!(
+        "inspect-cpus {wanted}: this process may not run on {missing} (allowed: {allowed}); name others \
+         or widen its cpuset"
+    )))
 }
 
 /// More threads behind one queue than this have only each other to wait for.

@@ -207,6 +207,20 @@ fn each_flag_has_one_notation_on_the_line_and_in_the_file() {
 }
 
 #[test]
+fn inspecting_threads_run_where_they_are_asked_to_or_it_is_said_why_not() {
+    let options = from_file("queues = 1\ninspect-threads = 2\ninspect-cpus = 0").unwrap();
+    assert_eq!(options.inspect_cpus.unwrap().to_string(), "0");
+    for (settings, said) in [
+        ("inspect-cpus = '0'", "add --inspect-threads"),
+        ("inspect-threads = 1\ninspect-cpus = '0,1000'", "may not run on 1000 (allowed: "),
+        ("inspect-threads = 1\ninspect-cpus = '1-0'", "1-0"),
+    ] {
+        let error = from_file(&format!("queues = 1\n{settings}")).unwrap_err();
+        assert!(format!("{error:#}").contains(said), "{error:#}");
+    }
+}
+
+#[test]
 fn threads_ask_for_deferral_and_a_depth_has_a_default() {
     let options = from_file("queues = 1\ninspect-threads = 2").unwrap();
     assert_eq!(options.inspect_threads, 2);
