@@ -154,6 +154,7 @@ part_netns() {
         need libnetfilter_queue.h:libnetfilter-queue-dev || say "its loop is not accelerated: $why"
     need dhcpoptinj:dhcpoptinj || say "it is not accelerated: $why"
     ruby -e 'require "nfqueue"' 2>/dev/null || need ruby-nfqueue:ruby-nfqueue || say "it is not accelerated: $why"
+    scripts/peers.sh build netfilterqueue || say "Python's program is not accelerated: see above"
     fetch_opensnitch || say "it is not accelerated: $why"
     need chromium:chromium || say "the report is not laid out in a browser: $why"
     fetch_promtool || say "metrics and alerts are not judged by promtool: $why"

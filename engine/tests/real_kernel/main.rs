@@ -242,7 +242,10 @@ fn a_worker_that_loses_the_capability_ends_and_says_so() {
     let sink = Sink::new(&lab);
     lab.send(10, 64);
     assert_eq!(sink.received(2), 2);
-    while engine.wait(Some(LIMIT)).unwrap() != Event::WorkerEnded {}
+    let deadline = Instant::now() + LIMIT;
+    while engine.wait(Some(LIMIT)).unwrap() != Event::WorkerEnded {
+        assert!(Instant::now() < deadline, "the end of the worker went unnoticed");
+    }
     let stopped = engine.shutdown(LIMIT);
     let [failure @ WorkerError::CapabilityLost { queue: 29 }] = &stopped.failures[..] else {
         panic!("{:?}", stopped.failures)

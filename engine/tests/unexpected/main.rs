@@ -111,13 +111,14 @@ fn whatever_comes_is_rewritten_or_refused_and_gets_its_verdict() {
     }
 }
 
-const EXAMPLES: [&str; 7] = [
+const EXAMPLES: [&str; 8] = [
     "accept_all",
     "drop_port",
     "rewrite_dns",
     "defer_to_pool",
     "signature_ips",
     "bypass_after_handshake",
+    "mode_accept",
     "mode_repeat",
 ];
 
