@@ -247,8 +247,10 @@ impl WorkerHandle {
 
     /// Waits for the worker's end. True if it is stuck when its time is over.
     fn stays_stuck_until(&self, stop_by: Timestamp) -> bool {
+        // One that only waits for answers hears the order a little later, and ends by itself.
+        let patience = Timestamp(stop_by.0.saturating_add(HEARING_NS));
         while !self.shared.has_ended() {
-            if self.shared.is_stuck() && Timestamp::now() >= stop_by {
+            if self.shared.is_stuck() && Timestamp::now() >= patience {
                 return true;
             }
             std::thread::sleep(END_LOOK);
@@ -276,7 +278,9 @@ impl WorkerHandle {
         let result = match end {
             Ok(Some(WorkerEnd { queue: bound, next_id, result })) => {
                 if let Some(row) = kernel {
-                    self.shared.count_last_gap(next_id, row.id_sequence);
+                    // Whoever failed left packets unread, which go with the queue: the socket has not lost them.
+                    let unread = if result.is_ok() { 0 } else { row.queue_total };
+                    self.shared.count_last_gap(next_id, row.id_sequence, unread);
                 }
                 drop(bound);
                 result
@@ -400,7 +404,7 @@ impl Seat {
     fn serve(self, queue: Queue, config: &EngineConfig) -> WorkerHandle {
         let waker = queue.waker();
         let gate = config.deferral.map(|deferral| {
-            let answers = Answers::new(waker.clone(), deferral.outstanding_max);
+            let answers = Answers::new(waker.downgrade(), deferral.outstanding_max);
             Gate::new(Arc::new(answers), deferral, config.batch)
         });
         let answers = gate.as_ref().map(|gate| Arc::clone(&gate.answers));
@@ -435,3 +439,7 @@ const WAKE: Token = Token(0);
 
 /// How often an engine that stops looks whether its workers have.
 const END_LOOK: Duration = Duration::from_micros(200);
+
+/// How much later than its time a worker that was taken for stuck is left behind: several times as long as one that
+/// waits for answers may be deaf.
+const HEARING_NS: u64 = 100_000_000;

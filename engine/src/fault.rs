@@ -92,7 +92,7 @@ pub enum FaultReport {
         /// The policy.
         on_fault: Fate,
     },
-    /// A worker has not come back.
+    /// A worker has not come back, or those have not to whom it has deferred as many packets as it may.
     Stuck {
         /// Its queue.
         queue: u16,

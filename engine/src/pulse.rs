@@ -65,7 +65,7 @@ mod tests {
     use super::*;
     use crate::nfq::CopyRange;
     use crate::placement::Assignment;
-    use crate::queue::QueueWaker;
+    use crate::queue::WeakQueueWaker;
     use crate::stats::Counts;
     use crate::worker::WorkerShared;
 
@@ -73,7 +73,7 @@ mod tests {
         Watched {
             assignment: Assignment { queue, cpu: None, filled_by: crate::CpuList::default() },
             shared: Arc::new(WorkerShared::new(false)),
-            waker: QueueWaker::of_nobody().downgrade(),
+            waker: WeakQueueWaker::of_nobody(),
             carried: Counts::default(),
         }
     }

@@ -192,14 +192,6 @@ pub(crate) struct QueueWaker {
 }
 
 impl QueueWaker {
-    /// Wakes nobody: for a worker that never sleeps.
-    #[cfg(test)]
-    pub(crate) fn of_nobody() -> Self {
-        let socket =
-            Socket::new(netlink_sys::protocols::NETLINK_NETFILTER).expect("any may open it");
-        Self { socket: Arc::new(socket) }
-    }
-
     /// The queue's socket.
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
@@ -221,19 +213,25 @@ impl QueueWaker {
 pub(crate) struct WeakQueueWaker(Weak<Socket>);
 
 impl WeakQueueWaker {
+    /// Wakes nobody: for a worker that never sleeps.
+    #[cfg(test)]
+    pub(crate) fn of_nobody() -> Self {
+        Self(Weak::new())
+    }
+
     /// Wakes the worker, if its queue is still bound.
     pub(crate) fn wake(&self) {
         if let Some(socket) = self.0.upgrade() {
-            // As above; while the call lasts the socket stays open.
+            // A send that fails leaves a worker that the next packet wakes; nothing better can be done. While the
+            // call lasts the socket stays open.
             let _ = QueueWaker { socket }.wake();
         }
     }
 }
 
-impl Wake for QueueWaker {
+impl Wake for WeakQueueWaker {
     fn wake(&self) {
-        // A send that fails leaves a worker that the next packet wakes; nothing better can be done.
-        let _ = Self::wake(self);
+        Self::wake(self);
     }
 }
 

@@ -5,7 +5,8 @@
 //!   look (a few times within the deadline):
 //!      the beat has changed                      -> well; if it was stuck, say that it is back
 //!      the same, at work, for a deadline         -> stuck: say so, answer its queue, and again every few ms
-//!      the same, and the socket unread for one   -> stuck, too: its thread does not run
+//!      the same, and the socket unread for one   -> stuck, too: its thread does not run, or it may receive no more
+//!                                                   before others give back what was deferred, and they do not
 //! ```
 //!
 //! A watchdog that was itself kept from looking, as when the whole process was stopped, has seen nothing: it begins
@@ -176,7 +177,7 @@ impl<P: Port> Watched<P> {
         if beat != self.beat || self.shared.has_ended() {
             return self.came_back(beat, now);
         }
-        if now.since(std::mem::replace(&mut self.looked, now)) > self.config.deadline / 2 {
+        if now.since(std::mem::replace(&mut self.looked, now)) > self.absence_max() {
             (self.since, self.unread_since) = (now, None);
         }
         if let Some(stand_in) = &mut self.stuck {
@@ -213,6 +214,11 @@ impl<P: Port> Watched<P> {
         Some(FaultReport::Stuck { queue: self.queue, packet, since: now.since(since), on_fault })
     }
 
+    /// How long it may be between two looks before the watchdog takes itself to have been stopped.
+    fn absence_max(&self) -> Duration {
+        (self.config.deadline / 2).max(LATE_MAX)
+    }
+
     fn came_back(&mut self, beat: u64, now: Timestamp) -> Option<FaultReport> {
         let after = now.since(self.since);
         (self.beat, self.since, self.unread_since) = (beat, now, None);
@@ -239,6 +245,9 @@ impl<P: Port> Watched<P> {
 const LOOKS_IN_A_DEADLINE: u32 = 8;
 const LOOK_MIN: Duration = Duration::from_millis(1);
 const LOOK_MAX: Duration = Duration::from_millis(100);
+
+/// A look may be so late on a busy machine, also where that is longer than a short deadline.
+const LATE_MAX: Duration = Duration::from_millis(10);
 
 /// A queue of 16,384 packets fills in 10 ms at 1.6 million a second.
 const PASS_EVERY: Duration = Duration::from_millis(5);
@@ -296,9 +305,13 @@ mod tests {
     }
 
     fn watched(readable: bool) -> (Watched<Silent>, Arc<WorkerShared>) {
+        watched_for(Duration::from_millis(100), readable)
+    }
+
+    fn watched_for(deadline: Duration, readable: bool) -> (Watched<Silent>, Arc<WorkerShared>) {
         let shared = Arc::new(WorkerShared::new(false));
         let config = WatchdogConfig {
-            deadline: Duration::from_millis(100),
+            deadline,
             on_fault: Fate::Drop,
             on_exit: None,
             deferring: false,
@@ -339,6 +352,16 @@ mod tests {
             let (mut watched, _shared) = watched(readable);
             let reports: Vec<_> = (0..20).filter_map(|look| watched.look(ms(10 * look))).collect();
             assert_eq!(reports.len(), usize::from(readable), "{reports:?}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_as_short_as_the_time_between_two_looks_is_kept() {
+        for deadline in [1, 2, 5] {
+            let (mut watched, shared) = watched_for(Duration::from_millis(deadline), false);
+            shared.heartbeat.begin_batch();
+            let looks = [0, 3, 6, 9].map(|time| watched.look(ms(time)).is_some());
+            assert_eq!(looks.iter().filter(|stuck| **stuck).count(), 1, "{deadline} ms: {looks:?}");
         }
     }
 

@@ -21,6 +21,7 @@
 //! writes. Refused verdicts are counted; only the loss of CAP_NET_ADMIN ends a worker, since nothing could be
 //! answered any more.
 
+mod drain;
 mod guard;
 pub(crate) mod heartbeat;
 mod late;
@@ -40,9 +41,7 @@ use crate::deferral::{Answer, Gate};
 use crate::edits::Edits;
 use crate::fault::Fate;
 use crate::inspect::{Inspector, Packet, Place};
-use crate::nfq::{
-    self, KernelReply, Message, PacketId, QueueRequest, Request, Verdict, VerdictCode,
-};
+use crate::nfq::{self, KernelReply, Message, PacketId, Request, Verdict, VerdictCode};
 use crate::queue::Port;
 use crate::stats::WorkerCounters;
 use crate::sys::{ReceiveError, Timestamp};
@@ -90,6 +89,8 @@ enum Stage {
     Early,
     /// The last receive.
     Batch,
+    /// It was deferred, and its answer is being read.
+    Answer(PacketId),
 }
 
 impl<P: Port, I: Inspector> Worker<P, I> {
@@ -148,7 +149,8 @@ impl<P: Port, I: Inspector> Worker<P, I> {
 
     /// Gives the port back, and the id that the next packet would have had.
     pub(crate) fn into_parts(mut self) -> (P, PacketId) {
-        self.desk.rest();
+        // The inspector's end, which follows, may take its time.
+        self.desk.dismiss_watchdog();
         (self.port, self.desk.shared.heartbeat.next_id())
     }
 
@@ -238,65 +240,20 @@ impl<P: Port, I: Inspector> Worker<P, I> {
 
     #[inline]
     fn receive_once(&mut self, block: bool) -> Result<usize, WorkerError> {
-        match self.port.receive(block) {
-            Ok(received) => Ok(received),
-            Err(ReceiveError::Nothing) => Ok(0),
-            Err(ReceiveError::Overrun) => {
-                self.desk.shared.counters.overruns.add(1);
-                Ok(0)
-            }
-            Err(ReceiveError::Fatal(source)) => {
-                Err(WorkerError::Receive { queue: self.desk.queue, source })
-            }
-        }
-    }
-
-    /// Empties the queue by `stop_by`, so that its end loses nothing:
-    ///
-    /// 1. serve on until nothing waits, for half of the time at most;
-    /// 2. shut the gate: with a length of 0 the queue takes no more (what comes is dropped and counted by the
-    ///    kernel or, under fail-open, passes), so what is left is finite;
-    /// 3. serve that, and wait for the answers of deferred packets; what there is no time for gets its fallback or,
-    ///    if it was never seen, the `on_exit` verdict or the inspector's `unseen`, all at once.
-    fn drain(&mut self, stop_by: Timestamp) -> Result<(), WorkerError> {
-        let left = stop_by.since(Timestamp::now());
-        let gate_at =
-            Timestamp(stop_by.0.saturating_sub(u64::try_from(left.as_nanos() / 2).unwrap_or(0)));
-        while Timestamp::now() < gate_at && self.turn(false)? > 0 {}
-
-        let mut gate = [0; QueueRequest::BYTES_MAX];
-        let length = QueueRequest::set_maxlen(self.desk.queue, 0).encode(&mut gate);
-        send(&mut self.port, &gate[..length], self.desk.queue, &self.desk.shared.counters)?;
-        let mut empty = false;
-        while Timestamp::now() < stop_by {
-            empty = self.turn(false)? == 0;
-            if empty && self.desk.coalescer.held() == 0 {
-                return Ok(());
-            }
-            if empty {
-                self.await_answers(stop_by);
-            }
-        }
-        self.give_up_on_answers()?;
-        if empty { Ok(()) } else { self.flush() }
-    }
-
-    /// Answers everything that is still queued by one batch verdict, and counts the messages that are now stale.
-    fn flush(&mut self) -> Result<(), WorkerError> {
-        let verdict = self.on_exit.unwrap_or_else(|| self.desk.inspector.unseen());
-        // Nobody is to answer these packets as well.
-        self.desk.shared.end();
-        let next = self.desk.shared.heartbeat.next_id();
-        let ahead_of_all = PacketId(next.0.wrapping_add(FUTURE));
-        let messages = self.desk.coalescer.everything_up_to(ahead_of_all, verdict);
-        send(&mut self.port, messages, self.desk.queue, &self.desk.shared.counters)?;
         loop {
-            let received = self.receive_once(false)?;
-            if received == 0 {
-                return Ok(());
-            }
-            for index in 0..received {
-                self.desk.count_flushed(self.port.ring().datagram(index));
+            match self.port.receive(block) {
+                Ok(received) => return Ok(received),
+                Err(ReceiveError::Nothing) => return Ok(0),
+                Err(ReceiveError::Overrun) => {
+                    self.desk.shared.counters.overruns.add(1);
+                    if block {
+                        return Ok(0);
+                    }
+                    // What there was room for waits behind it: whoever asks whether anything does must not hear no.
+                }
+                Err(ReceiveError::Fatal(source)) => {
+                    return Err(WorkerError::Receive { queue: self.desk.queue, source });
+                }
             }
         }
     }
@@ -436,18 +393,6 @@ impl<I: Inspector> Desk<I> {
         self.shared.counters.count_verdict_error(reply.errno);
         self.capability_lost |= reply.errno == libc::EPERM;
     }
-
-    fn count_flushed(&mut self, datagram: &[u8]) {
-        if let Some(id) = packet_id(datagram) {
-            self.note_id(id);
-            self.shared.counters.flushed.add(1);
-            return;
-        }
-        match nfq::decode(datagram) {
-            Ok((Message::Reply(reply), _)) => self.note_reply(reply),
-            _ => self.shared.counters.malformed.add(1),
-        }
-    }
 }
 
 /// The id of the packet that a message tells of, also if the rest of the message is broken.
@@ -483,9 +428,6 @@ fn is_passing(error: &io::Error) -> bool {
     let passing = [libc::EINTR, libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM];
     error.raw_os_error().is_some_and(|errno| passing.contains(&errno))
 }
-
-/// Far ahead of any id that is queued, and still "later" in serial-number arithmetic.
-const FUTURE: u32 = 1 << 30;
 
 /// A kernel that has had no memory for so many tries in a row will not get well by more of them.
 const SEND_TRIES: u32 = 10_000;

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Answers;
-use crate::edits::{self, RewriteError};
+use crate::edits::{self, Edits, RewriteError};
 use crate::nfq::{self, ConntrackEdit, Message, PacketId, PacketMessage, Verdict, VerdictCode};
 use crate::sys::LentDatagram;
 
@@ -199,6 +199,25 @@ impl Deferred {
         answer.verdict = verdict;
         answer.settle();
         answer
+    }
+
+    /// The answer with what an inspector changed about the packet, beside its verdict. If that is refused, `refused`
+    /// says what the packet gets; should it panic, nobody has answered.
+    pub(crate) fn into_edited(
+        mut self,
+        verdict: Verdict,
+        edits: &mut Edits,
+        refused: impl FnOnce(RewriteError, Verdict) -> Verdict,
+    ) -> Answer {
+        let answer = self.answer_mut();
+        answer.verdict = Some(verdict);
+        edits.move_into(answer);
+        answer.settle();
+        if let Some(error) = answer.refused {
+            answer.verdict = None;
+            answer.verdict = Some(refused(error, verdict));
+        }
+        self.open.take().expect(OPEN)
     }
 
     pub(crate) fn answers(&self) -> &Arc<Answers> {

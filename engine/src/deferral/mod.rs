@@ -24,10 +24,10 @@ pub(crate) use deferred::Answer;
 pub use deferred::Deferred;
 pub(crate) use mailbox::{Mailbox, Wake};
 
-use crate::queue::QueueWaker;
+use crate::queue::WeakQueueWaker;
 
-/// The mailbox of one worker.
-pub(crate) type Answers = Mailbox<Answer, QueueWaker>;
+/// The mailbox of one worker. Whoever has a handle has this, and must not keep the queue bound by it.
+pub(crate) type Answers = Mailbox<Answer, WeakQueueWaker>;
 
 /// Lets inspectors defer packets. Without it [`Packet::defer`](crate::Packet::defer) is refused, and nothing is set
 /// aside for it.
@@ -93,11 +93,25 @@ pub(crate) struct Gate {
     pub(crate) outstanding: usize,
     /// Whether the last receive left nothing behind.
     pub(crate) took_all: bool,
+    /// Whether the worker waits for others and for nothing else, and shows no life.
+    pub(crate) deserted: bool,
+    /// What happens, in a test of one thread, while the worker waits for answers.
+    #[cfg(test)]
+    pub(crate) meanwhile: Option<fn()>,
 }
 
 impl Gate {
     pub(crate) fn new(answers: Arc<Answers>, config: DeferralConfig, batch: usize) -> Self {
-        Self { answers, config, batch, outstanding: 0, took_all: false }
+        Self {
+            answers,
+            config,
+            batch,
+            outstanding: 0,
+            took_all: false,
+            deserted: false,
+            #[cfg(test)]
+            meanwhile: None,
+        }
     }
 
     /// Lets one more through.

@@ -50,7 +50,9 @@ impl Engine {
     /// Stops without giving the queues up: each worker answers what it has received, for `limit` at most, and
     /// receives nothing more. A worker that does not come back by then is left behind: end the process soon.
     pub fn release(mut self, limit: Duration) -> Released {
-        let deadline = Instant::now() + limit + GRACE;
+        // None if it is later than any time there is.
+        let deadline = Instant::now().checked_add(limit.saturating_add(GRACE));
+        let in_time = || deadline.is_none_or(|deadline| Instant::now() < deadline);
         for worker in &self.workers {
             worker.shared.order_release(limit);
             // A send that fails leaves a worker that some later packet wakes; nothing better can be done.
@@ -58,7 +60,7 @@ impl Engine {
         }
         let mut released = Released { queues: Vec::new(), failures: Vec::new() };
         for worker in std::mem::take(&mut self.workers) {
-            while !worker.thread.is_finished() && Instant::now() < deadline {
+            while !worker.thread.is_finished() && in_time() {
                 std::thread::sleep(LOOK_EVERY);
             }
             let queue = worker.assignment.queue;

@@ -109,11 +109,20 @@ impl Lane {
 }
 
 impl Drop for Lane {
-    /// Lets the thread end. One that does not come back from an inspector is left behind.
+    /// Lets the thread end.
     fn drop(&mut self) {
         self.shared.inbox.close();
-        let Some(thread) = self.thread.take() else { return };
-        let patience = Instant::now() + JOIN_MAX;
+    }
+}
+
+/// Ends all lanes and waits for their threads, a little. One that does not come back from an inspector is left behind.
+pub(super) fn end(lanes: &mut [Lane]) {
+    for lane in &*lanes {
+        lane.shared.inbox.close();
+    }
+    let patience = Instant::now() + JOIN_MAX;
+    for lane in lanes {
+        let Some(thread) = lane.thread.take() else { continue };
         while !thread.is_finished() && Instant::now() < patience {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -149,12 +158,12 @@ fn inspect_all<I: Inspector>(shared: &Shared, mut inspector: I) {
             let message = deferred.message();
             let mut packet = Packet::with_clear_edits(message, &mut edits, None);
             let verdict = inspector.inspect(&mut packet);
-            let mut answer = deferred.into_answer(Some(verdict));
-            if edits.is_touched() {
-                edits.move_into(&mut answer);
-                answer.settle();
-            }
-            decided.add(answer);
+            decided.add(if edits.is_touched() {
+                let refused = |error, verdict| inspector.rewrite_refused(error, verdict);
+                deferred.into_edited(verdict, &mut edits, refused)
+            } else {
+                deferred.into_answer(Some(verdict))
+            });
         }
         decided.post();
         inspector.batch_end(now);
@@ -187,7 +196,7 @@ impl Decided<'_> {
     }
 
     fn post(&mut self) {
-        // Not kept: it holds the queue's socket open.
+        // Taken, so that empty hands wake nobody.
         let Some(to) = self.to.take() else { return };
         let count = self.letters.len() as u64;
         self.in_hand -= count;
@@ -223,5 +232,6 @@ const GONE: u64 = u64::MAX;
 const PANICS_MAX: usize = 5;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How long the end of a worker waits for the end of its lanes.
-const JOIN_MAX: Duration = Duration::from_secs(1);
+/// How long the end of a worker waits for the end of its lanes, all together: less than who leaves a queue to another
+/// waits for the worker.
+const JOIN_MAX: Duration = Duration::from_millis(250);

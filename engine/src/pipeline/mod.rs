@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use crate::cpus::CpuList;
 use crate::deferral::Deferred;
+use crate::edits::RewriteError;
 use crate::inspect::{Inspector, Packet, WorkerInfo};
 use crate::nfq::Verdict;
 use crate::sys::{Timestamp, allowed_cpus};
@@ -120,8 +121,19 @@ impl Inspector for Spread {
         self.fallback
     }
 
+    /// The inspector of its lane has been asked already.
+    fn rewrite_refused(&mut self, _error: RewriteError, verdict: Verdict) -> Verdict {
+        verdict
+    }
+
     fn awaits_answers(&self) -> bool {
         self.lanes.iter().all(Lane::is_busy)
+    }
+}
+
+impl Drop for Spread {
+    fn drop(&mut self) {
+        lane::end(&mut self.lanes);
     }
 }
 

@@ -2,15 +2,16 @@
 //! pipeline's inspector with handles made by hand; a mailbox in the worker's place.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::*;
 use crate::deferral::{Answer, Answers, DeferralConfig, Gate};
-use crate::edits::Edits;
+use crate::edits::{Edits, RewriteError};
 use crate::inspect::Place;
 use crate::nfq::sample::Sample;
 use crate::nfq::{Message, decode};
-use crate::queue::QueueWaker;
+use crate::queue::WeakQueueWaker;
 
 const WORKER: WorkerInfo = WorkerInfo { queue: 1, index: 0, cpu: None };
 const PACKETS: u32 = 600;
@@ -26,7 +27,7 @@ fn message(id: u32) -> Vec<u8> {
 /// Shows packets to the pipeline as a worker does, which hands them over a batch at a time.
 fn show(spread: &mut Spread, packets: std::ops::Range<u32>) -> (Arc<Answers>, Edits) {
     let config = DeferralConfig { outstanding_max: 1000, ..DeferralConfig::default() };
-    let answers = Arc::new(Answers::new(QueueWaker::of_nobody(), 1000));
+    let answers = Arc::new(Answers::new(WeakQueueWaker::of_nobody(), 1000));
     let mut edits = Edits::with_gate(Some(Gate::new(Arc::clone(&answers), config, 64)));
     for id in packets.clone() {
         let bytes = message(id);
@@ -169,5 +170,79 @@ fn answers_are_awaited_from_lanes_that_all_have_packets_and_from_no_others() {
         }
         // At once, not some time later: a worker that has all answers must not sleep until others come.
         assert!(!spread.awaits_answers());
+    }
+}
+
+/// Rewrites every packet to what is refused, and has a word of its own about that; dies of one.
+struct Refused;
+
+impl Inspector for Refused {
+    fn inspect(&mut self, packet: &mut Packet<'_>) -> Verdict {
+        assert!(packet.replace(&[0x45]).is_err());
+        Verdict::ACCEPT.with_mark(packet.id().0)
+    }
+
+    fn rewrite_refused(&mut self, _: RewriteError, verdict: Verdict) -> Verdict {
+        assert_ne!(verdict.mark(), Some(3), "the answer that kills");
+        Verdict::REPEAT.with_mark(verdict.mark().unwrap())
+    }
+}
+
+#[test]
+fn a_lanes_own_inspector_is_asked_about_refused_rewrites() {
+    let mut spread = Pipeline::new(1, |_, _| Refused).spread(WORKER);
+    for answer in play(&mut spread, 0..6) {
+        let id = answer.id.0;
+        match answer.verdict {
+            // Of what was handed over together the panic cost what lay behind it, too.
+            None => assert!(id >= 3, "{id}"),
+            Some(verdict) => {
+                assert_eq!(verdict, Verdict::REPEAT.with_mark(id));
+                let error = answer.refused.unwrap();
+                assert_eq!(spread.rewrite_refused(error, verdict), verdict);
+            }
+        }
+    }
+}
+
+/// Does not come back from a packet before another lane has ended.
+struct Outliving(Arc<Lives>);
+
+#[derive(Default)]
+struct Lives {
+    at_work: AtomicU32,
+    ended: AtomicU32,
+}
+
+impl Inspector for Outliving {
+    fn inspect(&mut self, _: &mut Packet<'_>) -> Verdict {
+        self.0.at_work.fetch_add(1, Ordering::SeqCst);
+        while self.0.ended.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        Verdict::ACCEPT
+    }
+}
+
+impl Drop for Outliving {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn lanes_end_together_and_none_waits_for_the_end_of_another() {
+    // Packets of several flows, so that each lane has one in some round.
+    for id in 0..6 {
+        let lives = Arc::<Lives>::default();
+        let theirs = Arc::clone(&lives);
+        let make = move |_, _| Outliving(Arc::clone(&theirs));
+        let mut spread = Pipeline::new(2, make).spread(WORKER);
+        let _gate = show(&mut spread, id..id + 1);
+        while lives.at_work.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        drop(spread);
+        assert_eq!(lives.ended.load(Ordering::SeqCst), 2, "packet {id}");
     }
 }

@@ -86,7 +86,7 @@ impl Recovery {
     fn note<I: Inspector>(&mut self, desk: &Desk<I>, panic: &(dyn Any + Send)) {
         desk.shared.counters.panics.add(1);
         self.panics.push_back(Timestamp::now());
-        let packet = (desk.stage != Stage::Elsewhere).then(|| desk.packet_at_hand());
+        let packet = desk.packet_in_question();
         let message = said(panic);
         self.reports.post(FaultReport::Panicked { queue: desk.queue, packet, message });
     }
@@ -142,6 +142,7 @@ impl Inspector for FaultPolicy {
     }
 
     fn rewrite_refused(&mut self, _error: RewriteError, _verdict: Verdict) -> Verdict {
+        self.shared.counters.faulted.add(1);
         self.verdict
     }
 }
@@ -188,8 +189,10 @@ impl<P: Port> Worker<P, FaultPolicy> {
     fn finish_interrupted_batch(&mut self) -> Result<(), WorkerError> {
         let stage = std::mem::replace(&mut self.desk.stage, Stage::Elsewhere);
         let at_hand = self.desk.packet_at_hand();
-        if stage != Stage::Elsewhere {
-            self.desk.answer_at_hand(at_hand);
+        match stage {
+            Stage::Elsewhere => {}
+            Stage::Answer(_) => self.forgo_answer(),
+            Stage::Early | Stage::Batch => self.desk.answer_at_hand(at_hand),
         }
         self.desk.edits.clear();
         if stage == Stage::Batch {
@@ -211,6 +214,17 @@ impl<P: Port> Worker<P, FaultPolicy> {
         self.desk.rest();
         Ok(())
     }
+
+    /// Gives the deferred packet about whose answer the inspector was asked the policy's verdict instead.
+    fn forgo_answer(&mut self) {
+        let Some(answer) = self.letters.pop() else { return };
+        let Desk { coalescer, shared, on_fault, .. } = &mut self.desk;
+        if let Some(verdict) = coalescer.answer_held(answer.id, Some(*on_fault)) {
+            shared.counters.faulted.add(1);
+            shared.counters.count_verdict(verdict);
+        }
+        self.port.ring_mut().give_back(answer.datagram);
+    }
 }
 
 impl<I: Inspector> Desk<I> {
@@ -221,6 +235,15 @@ impl<I: Inspector> Desk<I> {
     /// The last packet that was shown to the inspector.
     fn packet_at_hand(&self) -> PacketId {
         PacketId(self.shared.heartbeat.next_id().0.wrapping_sub(1))
+    }
+
+    /// The packet that the inspector is shown, or asked about.
+    fn packet_in_question(&self) -> Option<PacketId> {
+        match self.stage {
+            Stage::Elsewhere => None,
+            Stage::Answer(id) => Some(id),
+            Stage::Early | Stage::Batch => Some(self.packet_at_hand()),
+        }
     }
 
     /// Gives the packet that the inspector panicked at its verdict, also if it had just been deferred: what it is to
@@ -244,6 +267,12 @@ impl<I: Inspector> Desk<I> {
             self.edits.clear();
         }
         answered
+    }
+
+    /// From here on nobody answers in the worker's place; what was answered so far is passed.
+    pub(super) fn dismiss_watchdog(&mut self) {
+        self.shared.end();
+        self.rest();
     }
 
     /// Nothing is in hand any more.

@@ -2,11 +2,14 @@
 //! late.
 //!
 //! Invariant: answers are taken in the kernel's order, so that the coalescer can join them; one that comes after its
-//! packet's deadline is counted and changes nothing. A worker that does not defer never gets here.
+//! packet's deadline is counted and changes nothing. A worker that may receive no more and holds no packet is only as
+//! alive as those who have the handles: while none comes back it shows no life, so that the
+//! [watchdog](crate::watchdog) takes it for stuck and answers its queue. A worker that does not defer never gets here.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
-use super::{Desk, Worker};
+use super::{Desk, Stage, Worker};
 use crate::deferral::{Answer, WhenFull};
 use crate::inspect::Inspector;
 use crate::nfq::{PacketId, Verdict, VerdictCode};
@@ -26,9 +29,15 @@ impl<P: Port, I: Inspector> Worker<P, I> {
     ///
     /// So what comes while all are busy is received at once when they are not, and each side is woken once a batch.
     pub(super) fn turn_with_answers(&mut self, may_wait: bool) -> Result<usize, WorkerError> {
-        self.desk.shared.heartbeat.tick();
         let collected = self.collect()?;
-        if self.desk.is_full_of_deferred() {
+        let full = self.desk.is_full_of_deferred();
+        if full && collected == 0 && may_wait && self.desk.coalescer.held() == 0 {
+            self.desk.show_no_life();
+            self.await_answers(Timestamp(u64::MAX));
+            return Ok(0);
+        }
+        self.desk.show_life();
+        if full {
             self.send_verdicts()?;
             if may_wait && collected == 0 {
                 self.await_answers(Timestamp(u64::MAX));
@@ -54,6 +63,7 @@ impl<P: Port, I: Inspector> Worker<P, I> {
             self.send_verdicts()?;
         }
         self.serve(received)?;
+        self.watch_load(received)?;
         Ok(collected + received)
     }
 
@@ -86,6 +96,10 @@ impl<P: Port, I: Inspector> Worker<P, I> {
         let deadline = self.desk.coalescer.next_deadline().map_or(stop_by, Timestamp);
         let limit = deadline.min(stop_by).since(now).min(DEAF_MAX);
         if let Some(gate) = self.desk.edits.gate_mut() {
+            #[cfg(test)]
+            if let Some(meanwhile) = gate.meanwhile {
+                return meanwhile();
+            }
             gate.answers.wait(limit);
         }
     }
@@ -93,25 +107,33 @@ impl<P: Port, I: Inspector> Worker<P, I> {
     /// Takes in all answers that have come, and gives their fallback to packets whose deadline has passed. Returns
     /// how many packets got a verdict.
     pub(super) fn collect(&mut self) -> Result<usize, WorkerError> {
-        let Some(gate) = self.desk.edits.gate_mut() else { return Ok(0) };
-        gate.answers.collect(&mut self.letters);
-        gate.outstanding -= self.letters.len();
-        let collected = self.letters.len();
-        let next = self.desk.shared.heartbeat.next_id();
-        // All of them lie behind the next id, so their distances to it sort them, also where ids wrap.
-        self.letters.sort_unstable_by_key(|answer| answer.id.0.wrapping_sub(next.0));
-        let mut letters = std::mem::take(&mut self.letters);
-        for answer in letters.drain(..) {
-            self.send_if_full()?;
-            self.desk.settle(&answer);
-            self.port.ring_mut().give_back(answer.datagram);
+        if self.letters.is_empty() {
+            self.fetch_letters();
         }
-        self.letters = letters;
+        // Otherwise the inspector panicked at one of them, and these lay behind it.
+        let collected = self.letters.len();
+        while let Some(answer) = self.letters.last() {
+            self.desk.settle(answer);
+            if let Some(answer) = self.letters.pop() {
+                self.port.ring_mut().give_back(answer.datagram);
+            }
+            self.send_if_full()?;
+        }
         let overdue = match self.desk.coalescer.held() {
             0 => 0,
             _ => self.give_fallbacks(Timestamp::now())?,
         };
         Ok(collected + overdue)
+    }
+
+    /// Takes the answers that have come, the kernel's first packet last: they are read from the end.
+    fn fetch_letters(&mut self) {
+        let Some(gate) = self.desk.edits.gate_mut() else { return };
+        gate.answers.collect(&mut self.letters);
+        gate.outstanding -= self.letters.len();
+        let next = self.desk.shared.heartbeat.next_id();
+        // All of them lie behind the next id, so their distances to it sort them, also where ids wrap.
+        self.letters.sort_unstable_by_key(|answer| Reverse(answer.id.0.wrapping_sub(next.0)));
     }
 
     /// Gives their fallback to all packets whose deadline is at or before `now`, and returns how many.
@@ -145,11 +167,27 @@ impl<I: Inspector> Desk<I> {
     }
 
     /// Whether another batch might bring more packets than may be deferred.
-    fn is_full_of_deferred(&mut self) -> bool {
+    pub(super) fn is_full_of_deferred(&mut self) -> bool {
         self.edits.gate_mut().is_some_and(|gate| {
             let waits = gate.config.when_full == WhenFull::Wait;
             waits && gate.outstanding + gate.batch > gate.config.outstanding_max
         })
+    }
+
+    /// The worker goes on. What was done in its place while it showed no life is passed before it receives.
+    fn show_life(&mut self) {
+        if self.edits.gate_mut().is_some_and(|gate| std::mem::take(&mut gate.deserted)) {
+            self.rest();
+        } else {
+            self.shared.heartbeat.tick();
+        }
+    }
+
+    /// The worker does nothing until others do, who have had their time.
+    fn show_no_life(&mut self) {
+        if let Some(gate) = self.edits.gate_mut() {
+            gate.deserted = true;
+        }
     }
 
     /// Whether the last receive left nothing behind.
@@ -164,17 +202,19 @@ impl<I: Inspector> Desk<I> {
         }
     }
 
-    /// Gives a deferred packet the verdict that came for it.
+    /// Gives a deferred packet the verdict that came for it, if it still waits for one.
     fn settle(&mut self, answer: &Answer) {
         let counters = &self.shared.counters;
         let verdict = match (answer.refused, answer.verdict) {
-            (Some(error), Some(verdict)) => {
+            (Some(error), Some(verdict)) if self.coalescer.is_held(answer.id) => {
                 counters.rewrites_refused.add(1);
-                Some(self.inspector.rewrite_refused(error, verdict))
+                self.stage = Stage::Answer(answer.id);
+                let verdict = self.inspector.rewrite_refused(error, verdict);
+                self.stage = Stage::Elsewhere;
+                Some(verdict)
             }
             (_, verdict) => verdict,
         };
-        counters.unanswered.add(u64::from(verdict.is_none()));
         let payload = answer.payload().filter(|_| answer.refused.is_none());
         let edited = payload.is_some() || !answer.conntrack.is_empty();
         let given = match verdict {
@@ -188,7 +228,10 @@ impl<I: Inspector> Desk<I> {
             verdict => self.coalescer.answer_held(answer.id, verdict),
         };
         match given {
-            Some(verdict) => counters.count_verdict(verdict),
+            Some(given) => {
+                counters.count_verdict(given);
+                counters.unanswered.add(u64::from(verdict.is_none()));
+            }
             None => counters.late_answers.add(1),
         }
     }

@@ -17,6 +17,7 @@ use crate::inspect::{Inspector, Place};
 use crate::nfq::{CopyRange, PacketId, QueueRequest, Verdict};
 use crate::overload::OverloadConfig;
 use crate::queue::Port;
+use crate::sys::Timestamp;
 use crate::worker::WorkerError;
 
 /// A worker's view of its load.
@@ -98,6 +99,7 @@ impl<P: Port, I: Inspector> Worker<P, I> {
             if received == 0 {
                 break;
             }
+            self.desk.batch_time = Timestamp::now();
             self.desk.begin_batch(Stage::Batch);
             for index in 0..received {
                 let ring = self.port.ring();
@@ -105,7 +107,7 @@ impl<P: Port, I: Inspector> Worker<P, I> {
                 self.send_if_full()?;
             }
             self.send_verdicts()?;
-            self.desk.rest();
+            self.desk.end_batch();
         }
         Ok(())
     }

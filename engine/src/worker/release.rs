@@ -13,6 +13,8 @@ impl<P: Port, I: Inspector> Worker<P, I> {
     /// Waits for the answers of deferred packets, until `stop_by`; what has none then gets its fallback. Nothing else
     /// is in a worker's hands between two turns.
     pub(super) fn release(&mut self, stop_by: Timestamp) -> Result<(), WorkerError> {
+        // What fills the socket from here on is for whoever serves the queue next.
+        self.desk.dismiss_watchdog();
         while self.desk.coalescer.held() > 0 && Timestamp::now() < stop_by {
             if self.collect()? == 0 {
                 self.await_answers(stop_by);

@@ -128,10 +128,12 @@ impl WorkerShared {
     }
 
     /// Counts what got lost behind the last packet that came: `next_id` was awaited, `id_sequence` is the last
-    /// that the kernel gave. Only for a worker whose thread has ended, since it writes the worker's counters.
-    pub(crate) fn count_last_gap(&self, next_id: PacketId, id_sequence: u32) {
+    /// that the kernel gave, and so many may still be unread. Only for a worker whose thread has ended, since it writes
+    /// the worker's counters.
+    pub(crate) fn count_last_gap(&self, next_id: PacketId, id_sequence: u32, unread: u64) {
         if let Some(missing) = PacketId(id_sequence).next().distance_from(next_id) {
-            self.count_gap(missing);
+            let unread = u32::try_from(unread).unwrap_or(u32::MAX);
+            self.count_gap(missing.saturating_sub(unread));
         }
     }
 

@@ -3,11 +3,13 @@
 //! real one does.
 
 mod deferral;
+mod drain;
 mod faults;
 mod overload;
 mod release;
 mod simulation;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
@@ -44,6 +46,8 @@ struct SimulatedKernel {
     ring: ReceiveRing,
     early: Vec<Vec<u8>>,
     gate_shut: bool,
+    /// Packets that came after that: the real kernel drops them.
+    came_too_late: u32,
     copy_ranges: Vec<u32>,
     send_failures: u32,
     /// How long a wait for packets takes.
@@ -67,6 +71,7 @@ impl SimulatedKernel {
             ring: ReceiveRing::new(64, 128, 0),
             early: Vec::new(),
             gate_shut: false,
+            came_too_late: 0,
             copy_ranges: Vec::new(),
             send_failures: 0,
             pause_on_wait: Duration::ZERO,
@@ -79,6 +84,7 @@ impl SimulatedKernel {
         let id = self.next_id;
         self.next_id += 1;
         self.waiting.insert(id);
+        self.came_too_late += u32::from(self.gate_shut);
         Sample::packet(QUEUE, id, 1, &[0x45; 40])
     }
 
@@ -179,6 +185,16 @@ impl Port for SimulatedKernel {
     fn take_early(&mut self) -> Option<Vec<u8>> {
         self.early.pop()
     }
+}
+
+thread_local! {
+    static MEANWHILE: RefCell<Box<dyn FnMut()>> = RefCell::new(Box::new(|| {}));
+}
+
+/// Has this happen whenever a worker of this test waits for answers, in place of waiting.
+fn while_waiting(gate: &mut Gate, happens: impl FnMut() + 'static) {
+    MEANWHILE.set(Box::new(happens));
+    gate.meanwhile = Some(|| MEANWHILE.with_borrow_mut(|happens| happens()));
 }
 
 /// Accepts odd ids of every three, drops the rest, so that runs are short.
@@ -310,8 +326,11 @@ fn ids_that_never_came_are_counted() {
 #[test]
 fn what_was_lost_behind_the_last_packet_is_counted_from_the_kernels_row() {
     let shared = WorkerShared::new(true);
-    shared.count_last_gap(PacketId(10), 12);
-    shared.count_last_gap(PacketId(13), 12);
+    shared.count_last_gap(PacketId(10), 12, 0);
+    shared.count_last_gap(PacketId(13), 12, 0);
+    for unread in [3, 4, u64::MAX] {
+        shared.count_last_gap(PacketId(10), 12, unread);
+    }
     let counts = shared.counters.snapshot();
     assert_eq!((counts.id_gaps, counts.uninspected), (3, 3));
 }

@@ -2,8 +2,10 @@
 //! account. Method: inspectors that panic, and that block until they are told to go on, on one of two queues.
 
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Sender, channel};
 
-use fanq::{Fate, FaultConfig, FaultReport, InspectDeadline, Placement};
+use fanq::pipeline::Pipeline;
+use fanq::{DeferralConfig, Deferred, Fate, FaultConfig, FaultReport, InspectDeadline, Placement};
 
 use super::*;
 
@@ -170,7 +172,7 @@ fn an_inspector_that_never_comes_back_does_not_keep_the_engine_from_stopping() {
 
 #[test]
 fn what_is_still_queued_at_the_end_gets_the_exit_policy() {
-    for (queue, on_exit) in [(60, Fate::Accept), (61, Fate::Drop)] {
+    for (queue, on_exit) in [(70, Fate::Accept), (71, Fate::Drop)] {
         let lab = Lab::new(queue, "INPUT");
         let builder = Engine::builder().queues(lab.range()).batch(4).on_exit(on_exit);
         let engine = builder.start(SLOW).unwrap();
@@ -200,14 +202,105 @@ impl Inspector for GivesUpItsRight {
 
 #[test]
 fn a_worker_that_loses_its_right_ends_and_is_reported_and_its_queue_released() {
-    let lab = Lab::new(62, "INPUT");
+    let lab = Lab::new(72, "INPUT");
     let mut engine = Engine::builder().queues(lab.range()).start(|_| GivesUpItsRight).unwrap();
     lab.send(5, 64);
     let deadline = Instant::now() + LIMIT;
     while engine.wait(Some(LIMIT)).unwrap() != Event::WorkerEnded {
         assert!(Instant::now() < deadline, "the end of the worker went unnoticed");
     }
+    // Nobody reads these; but nothing was lost for want of room.
+    lab.send(5, 64);
     let stopped = engine.shutdown(LIMIT);
-    assert!(matches!(stopped.failures[..], [WorkerError::CapabilityLost { queue: 62 }]));
-    assert!(!queue_is_bound(62));
+    assert_eq!(stopped.stats.totals().id_gaps, 0);
+    assert!(matches!(stopped.failures[..], [WorkerError::CapabilityLost { queue: 72 }]));
+    assert!(!queue_is_bound(72));
+}
+
+/// Does not come back from its first packet until it is told to.
+struct Hanging(Arc<AtomicBool>);
+
+impl Inspector for Hanging {
+    fn inspect(&mut self, _packet: &mut Packet<'_>) -> Verdict {
+        while !self.0.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Verdict::ACCEPT
+    }
+}
+
+/// One thread inspects, and may be behind by 48 packets and by 20 ms.
+fn start_hanging(lab: &Lab, go_on: &Arc<AtomicBool>) -> Engine {
+    let theirs = Arc::clone(go_on);
+    let pipeline = Pipeline::new(1, move |_, _| Hanging(Arc::clone(&theirs)));
+    let pipeline = pipeline.fallback(Verdict::ACCEPT);
+    let (outstanding_max, deadline) = (64, Duration::from_millis(20));
+    let deferral = DeferralConfig { outstanding_max, deadline, ..DeferralConfig::default() };
+    let builder = Engine::builder().queues(lab.range()).batch(16).deferral(deferral).fault(WATCHED);
+    builder.start(move |worker| pipeline.spread(worker)).unwrap()
+}
+
+#[test]
+fn a_thread_that_hangs_with_all_that_may_be_deferred_is_told_of_and_its_queue_answered() {
+    let lab = Lab::new(73, "INPUT");
+    let go_on = Arc::default();
+    let mut engine = start_hanging(&lab, &go_on);
+    let sink = Sink::new(&lab);
+    lab.send(200, 64);
+    let stuck = await_fault(&mut engine, |r| matches!(r, FaultReport::Stuck { .. }));
+    assert!(matches!(stuck, FaultReport::Stuck { queue: 73, packet: None, .. }), "{stuck}");
+    assert_eq!(sink.received(200), 200);
+    go_on.store(true, Ordering::SeqCst);
+    await_fault(&mut engine, |r| matches!(r, FaultReport::Resumed { .. }));
+    lab.send(10, 64);
+    assert_eq!(sink.received(10), 10);
+    let stopped = engine.shutdown(LIMIT);
+    assert!(stopped.failures.is_empty(), "{:?}", stopped.failures);
+    let counts = stopped.stats.totals();
+    assert_eq!((counts.packets, counts.answered(), counts.hangs), (210, 210, 1), "{counts:?}");
+    assert_eq!((counts.id_gaps, counts.verdict_errors), (0, 0), "{counts:?}");
+    assert!(counts.overdue >= 49 && counts.faulted >= 100, "{counts:?}");
+}
+
+#[test]
+fn a_thread_that_never_comes_back_keeps_no_engine_from_stopping_and_no_packet_from_the_account() {
+    let lab = Lab::new(74, "INPUT");
+    let go_on = Arc::default();
+    for limit in [Duration::ZERO, Duration::from_millis(300)] {
+        let mut engine = start_hanging(&lab, &go_on);
+        let sink = Sink::new(&lab);
+        lab.send(100, 64);
+        await_fault(&mut engine, |report| matches!(report, FaultReport::Stuck { .. }));
+        lab.send(100, 64);
+        let stopped = engine.shutdown(limit);
+        assert!(stopped.failures.is_empty(), "{:?}", stopped.failures);
+        let counts = stopped.stats.totals();
+        assert_eq!((counts.packets + counts.flushed, counts.id_gaps), (200, 0), "{counts:?}");
+        assert_eq!(sink.received(200), 200);
+        assert!(!queue_is_bound(74));
+    }
+    go_on.store(true, Ordering::SeqCst);
+}
+
+/// Gives every handle to the test.
+struct HandOver(Sender<Deferred>);
+
+impl Inspector for HandOver {
+    fn inspect(&mut self, packet: &mut Packet<'_>) -> Verdict {
+        self.0.send(packet.defer().unwrap()).unwrap();
+        Verdict::ACCEPT
+    }
+}
+
+#[test]
+fn a_handle_that_is_kept_does_not_keep_the_queue_bound() {
+    let lab = Lab::new(75, "INPUT");
+    let (sender, handles) = channel();
+    let builder = Engine::builder().queues(lab.range()).deferral(DeferralConfig::default());
+    let engine = builder.start(move |_| HandOver(sender.clone())).unwrap();
+    lab.send(1, 64);
+    let kept = handles.recv_timeout(LIMIT).unwrap();
+    let stopped = engine.shutdown(Duration::ZERO);
+    assert!(!queue_is_bound(75));
+    assert!(!kept.answer(Verdict::ACCEPT) && stopped.late_answers() == 1);
 }

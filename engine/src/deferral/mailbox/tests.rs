@@ -1,6 +1,7 @@
 //! Goal: nobody is woken in vain, and nothing is lost unsaid at the end. Method: one thread's steps, and two real ones.
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
 
 use super::*;
 
@@ -41,15 +42,21 @@ fn letters_after_the_end_are_counted() {
 
 #[test]
 fn a_worker_that_waits_here_is_woken_by_a_letter() {
-    let bell = Bell::default();
-    let mailbox = Mailbox::new(&bell, 4);
-    std::thread::scope(|scope| {
-        scope.spawn(|| mailbox.post(7));
-        let mut letters = Vec::new();
-        while letters.is_empty() {
-            mailbox.wait(Duration::from_secs(60));
-            mailbox.collect(&mut letters);
-        }
-        assert_eq!(letters, [7]);
+    static BELL: Bell = Bell(AtomicU32::new(0));
+    let mailbox = Arc::new(Mailbox::new(&BELL, 4));
+    let theirs = Arc::clone(&mailbox);
+    let (woken, wakes) = mpsc::channel();
+    // Left behind, should nobody wake it.
+    std::thread::spawn(move || {
+        theirs.wait(Duration::from_secs(3600));
+        woken.send(()).expect("the test waits for it");
     });
+    while mailbox.lock().asleep != Some(Asleep::Here) {
+        std::thread::yield_now();
+    }
+    assert!(mailbox.post(7));
+    wakes.recv_timeout(Duration::from_secs(20)).expect("it sleeps on");
+    let mut letters = Vec::new();
+    mailbox.collect(&mut letters);
+    assert_eq!((letters, BELL.0.load(SeqCst)), (vec![7], 0));
 }

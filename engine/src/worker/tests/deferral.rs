@@ -2,7 +2,8 @@
 //! inspector that keeps handles and answers them at random while it sees other packets; answers from real threads; the
 //! simulated kernel applies what the worker sends.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
 use std::sync::{Mutex, mpsc};
 
 use proptest::prelude::*;
@@ -10,16 +11,16 @@ use proptest::prelude::*;
 use super::*;
 use crate::deferral::{Answers, DeferralConfig, Deferred, WhenFull};
 use crate::edits::RewriteError;
-use crate::queue::QueueWaker;
+use crate::queue::WeakQueueWaker;
 
 const FALLBACK: u32 = 4; // NF_REPEAT, which no answer gives
 
-fn gate(config: DeferralConfig) -> (Gate, Arc<Answers>) {
-    let answers = Arc::new(Answers::new(QueueWaker::of_nobody(), config.outstanding_max));
+pub(super) fn gate(config: DeferralConfig) -> (Gate, Arc<Answers>) {
+    let answers = Arc::new(Answers::new(WeakQueueWaker::of_nobody(), config.outstanding_max));
     (Gate::new(Arc::clone(&answers), config, 64), answers)
 }
 
-fn patient(outstanding_max: usize, when_full: WhenFull) -> DeferralConfig {
+pub(super) fn patient(outstanding_max: usize, when_full: WhenFull) -> DeferralConfig {
     DeferralConfig { outstanding_max, deadline: Duration::from_secs(600), when_full }
 }
 
@@ -236,6 +237,110 @@ fn without_a_gate_nothing_is_deferred() {
     let (result, kernel, _) = run_with(Try, [Step::Packets(3)], false, |_| {});
     result.unwrap();
     assert_eq!(kernel.verdicts.len(), 3);
+}
+
+/// Others have packets 1 and 2 for longer than they may, and give them back when packet 3 comes.
+struct TooLate(Vec<Deferred>);
+
+impl Inspector for TooLate {
+    fn inspect(&mut self, packet: &mut Packet<'_>) -> Verdict {
+        if packet.id().0 < 3 {
+            self.0.push(packet.defer().unwrap());
+        } else if let Some(mut refused) = self.0.pop() {
+            assert!(refused.replace(&[0x45; 1]).is_err());
+            refused.answer(Verdict::DROP);
+            self.0.clear();
+        }
+        Verdict::ACCEPT
+    }
+
+    fn rewrite_refused(&mut self, error: RewriteError, _: Verdict) -> Verdict {
+        panic!("asked about a packet that has its verdict: {error}")
+    }
+}
+
+#[test]
+fn a_handle_that_comes_back_after_its_deadline_is_late_and_nothing_else() {
+    let config = DeferralConfig { deadline: Duration::ZERO, ..DeferralConfig::default() };
+    let (gate, _) = gate(config);
+    let script = [Step::Packets(2), Step::Packets(0), Step::Packets(1), Step::Packets(0)];
+    let (result, _, shared) = run_deferring(TooLate(Vec::new()), Some(gate), script, false, |_| {});
+    result.unwrap();
+    let counts = shared.counters.snapshot();
+    assert_eq!((counts.deferred, counts.overdue, counts.late_answers), (2, 2, 2));
+    assert_eq!((counts.unanswered, counts.rewrites_refused, counts.accepted), (0, 0, 3));
+}
+
+/// Rewrites 1, which is deferred, and 3, which is not, to as much as a verdict carries; keeps 2.
+struct Large(Option<Deferred>);
+
+impl Inspector for Large {
+    fn inspect(&mut self, packet: &mut Packet<'_>) -> Verdict {
+        let large = vec![0x45; 65_531];
+        match packet.id().0 {
+            1 => {
+                let mut deferred = packet.defer().unwrap();
+                deferred.replace(&large).unwrap();
+                deferred.answer(Verdict::ACCEPT);
+            }
+            2 => self.0 = Some(packet.defer().unwrap()),
+            _ => packet.replace(&large).unwrap(),
+        }
+        Verdict::ACCEPT
+    }
+
+    /// So nothing is sent between answers and packets.
+    fn awaits_answers(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn an_answer_and_a_packet_of_one_turn_may_both_be_as_large_as_can_be() {
+    let (gate, _) = gate(patient(256, WhenFull::Wait));
+    let script = [Step::Packets(2), Step::Packets(1)];
+    let (result, kernel, _) = run_deferring(Large(None), Some(gate), script, false, |kernel| {
+        kernel.stop_limit = Duration::from_millis(1);
+    });
+    result.unwrap();
+    let rewritten: Vec<_> = kernel.rewritten.iter().map(|(id, to)| (*id, to.len())).collect();
+    assert_eq!(rewritten, [(1, 65_531), (3, 65_531)]);
+}
+
+/// Keeps every packet.
+struct Keeping(Rc<RefCell<Vec<Deferred>>>);
+
+impl Inspector for Keeping {
+    fn inspect(&mut self, packet: &mut Packet<'_>) -> Verdict {
+        self.0.borrow_mut().push(packet.defer().unwrap());
+        Verdict::DROP
+    }
+}
+
+#[test]
+fn a_worker_that_waits_for_handles_past_their_deadline_shows_no_life_until_one_is_back() {
+    for (deadline, alive) in [(Duration::ZERO, false), (Duration::from_secs(600), true)] {
+        let kept = Rc::<RefCell<Vec<Deferred>>>::default();
+        let beats = Rc::<RefCell<Vec<u64>>>::default();
+        let shared: Rc<OnceCell<Arc<WorkerShared>>> = Rc::default();
+        let (mut gate, _) = gate(DeferralConfig { deadline, ..patient(64, WhenFull::Wait) });
+        let (theirs, seen, beating) = (Rc::clone(&kept), Rc::clone(&beats), Rc::clone(&shared));
+        while_waiting(&mut gate, move || {
+            seen.borrow_mut().push(beating.get().unwrap().heartbeat.beat());
+            if seen.borrow().len() >= 4 {
+                theirs.borrow_mut().drain(..).for_each(|one| assert!(one.answer(Verdict::ACCEPT)));
+            }
+        });
+        let script = [Step::Packets(64), Step::Packets(3)];
+        let (result, kernel, _) =
+            run_deferring(Keeping(kept), Some(gate), script, false, |kernel| {
+                shared.set(Arc::clone(&kernel.shared)).unwrap();
+            });
+        result.unwrap();
+        assert_eq!(kernel.verdicts.len(), 67, "it went on when they were back");
+        let beats = &beats.borrow()[..4];
+        assert!(beats.windows(2).all(|pair| (pair[0] != pair[1]) == alive), "{beats:?}");
+    }
 }
 
 /// Keeps every packet and says that all who might answer are busy, until it was asked three times; then it answers.

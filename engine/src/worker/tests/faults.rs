@@ -6,10 +6,12 @@ use std::panic::resume_unwind;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::deferral::{gate, patient};
 use super::*;
-use crate::deferral::{Answers, DeferralConfig, Deferred};
+use crate::deferral::{Answers, DeferralConfig, Deferred, WhenFull};
+use crate::edits::RewriteError;
 use crate::fault::{FaultConfig, FaultReport, FaultReports};
-use crate::queue::QueueWaker;
+use crate::queue::WeakQueueWaker;
 
 /// Accepts odd packets and drops even ones, and panics at those in its list; deferred are those in the other.
 struct Plan<'a> {
@@ -52,11 +54,11 @@ struct Played {
 }
 
 /// Runs a worker over the script with inspectors after this plan; the n-th is made by `make(n)`, the first is 0.
-fn play<'a>(
+fn play<I: Inspector>(
     config: FaultConfig,
     gate: Option<Gate>,
     script: Vec<Step>,
-    make: impl Fn(u32) -> Plan<'a>,
+    make: impl Fn(u32) -> I,
 ) -> Played {
     let poll = mio::Poll::new().unwrap();
     let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
@@ -111,7 +113,7 @@ fn deferred_packets_keep_their_answers_whoever_panics() {
     let script = vec![Step::Packets(5), Step::Packets(10), Step::Packets(3)];
     let deferral =
         DeferralConfig { deadline: Duration::from_secs(600), ..DeferralConfig::default() };
-    let answers = Arc::new(Answers::new(QueueWaker::of_nobody(), deferral.outstanding_max));
+    let answers = Arc::new(Answers::new(WeakQueueWaker::of_nobody(), deferral.outstanding_max));
     let gate = Gate::new(answers, deferral, 64);
     let played = play(ACCEPTING, Some(gate), script, plan);
     for (id, given) in &played.kernel.verdicts {
@@ -124,6 +126,46 @@ fn deferred_packets_keep_their_answers_whoever_panics() {
     }
     let counts = played.counts;
     assert_eq!((counts.deferred, counts.faulted, counts.late_answers), (2, 4, 1));
+}
+
+/// Others answer every packet with a rewrite that is refused; at one of these it panics.
+struct Asked<'a>(&'a Mutex<Vec<Deferred>>);
+
+impl Inspector for Asked<'_> {
+    fn inspect(&mut self, packet: &mut Packet<'_>) -> Verdict {
+        self.0.lock().unwrap().push(packet.defer().unwrap());
+        Verdict::DROP
+    }
+
+    fn batch_end(&mut self, _now: Timestamp) {
+        for mut deferred in self.0.lock().unwrap().drain(..) {
+            assert!(deferred.replace(&[0x45; 1]).is_err());
+            let id = deferred.id().0;
+            deferred.answer(Verdict::STOP.with_mark(id));
+        }
+    }
+
+    fn rewrite_refused(&mut self, _error: RewriteError, verdict: Verdict) -> Verdict {
+        if verdict.mark() == Some(3) {
+            resume_unwind(Box::new("at an answer"));
+        }
+        verdict
+    }
+}
+
+#[test]
+fn a_panic_at_one_answer_costs_its_packet_and_no_other() {
+    let held = Mutex::default();
+    let (gate, _) = gate(patient(128, WhenFull::Wait));
+    let script = vec![Step::Packets(6), Step::Packets(2)];
+    let played = play(ACCEPTING, Some(gate), script, |_| Asked(&held));
+    for (id, given) in &played.kernel.verdicts {
+        assert_eq!(*given, if *id == 3 { 1 } else { 5 }, "packet {id}");
+    }
+    let counts = &played.counts;
+    assert_eq!((counts.packets, counts.faulted, counts.rewrites_refused), (8, 1, 8));
+    assert_eq!((counts.unanswered, counts.overdue, counts.late_answers), (0, 0, 0));
+    assert_eq!(played.reports, [panicked(Some(3), "at an answer")]);
 }
 
 #[test]

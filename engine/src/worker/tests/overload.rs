@@ -1,28 +1,43 @@
 //! Goal: under load exactly what was queued is shed, and packets are copied whole again afterwards. Method: the
 //! simulated kernel lets its queue grow to a depth in one step.
 
+use super::deferral::{gate, patient};
 use super::*;
+use crate::deferral::WhenFull;
 use crate::nfq::CopyRange;
 use crate::overload::Shed;
 
-/// Notes which packets it saw.
-struct Seen(Vec<u32>);
+/// Notes which packets it saw, and how many since the last batch's end.
+#[derive(Default)]
+struct Seen {
+    ids: Vec<u32>,
+    of_open_batch: u32,
+}
 
 impl Inspector for &mut Seen {
     fn inspect(&mut self, packet: &mut Packet<'_>) -> Verdict {
-        self.0.push(packet.id().0);
+        self.ids.push(packet.id().0);
+        self.of_open_batch += 1;
         Verdict::ACCEPT
+    }
+
+    fn batch_end(&mut self, _now: Timestamp) {
+        self.of_open_batch = 0;
     }
 }
 
-/// Lets 2,000 packets come at once, then 10.
-fn flood(overload: OverloadConfig) -> (Seen, SimulatedKernel, crate::Counts) {
-    let mut seen = Seen(Vec::new());
+/// 2,000 packets come at once, then 10.
+fn flooding() -> impl Iterator<Item = Step> {
     // A receive plays a step: the ten come only after all that was queued was received or discarded.
     let idle = (0..40).map(|_| Step::Packets(0));
-    let script = [Step::Packets(2000)].into_iter().chain(idle).chain([Step::Packets(10)]);
+    [Step::Packets(2000)].into_iter().chain(idle).chain([Step::Packets(10)])
+}
+
+/// Lets them come.
+fn flood(overload: OverloadConfig) -> (Seen, SimulatedKernel, crate::Counts) {
+    let mut seen = Seen::default();
     let (result, kernel, shared) =
-        run_configured(&mut seen, None, Some(overload), script, false, |_| {});
+        run_configured(&mut seen, None, Some(overload), flooding(), false, |_| {});
     result.unwrap();
     assert!(kernel.waiting.is_empty());
     let counts = shared.counters.snapshot();
@@ -36,7 +51,7 @@ fn what_is_queued_is_shed_and_what_comes_later_is_seen() {
     for (shed, code) in [(Shed::Drop, 0), (Shed::Accept, 1)] {
         let (seen, kernel, counts) = flood(OverloadConfig { depth: 1000, shed, copy_range: None });
         assert_eq!(counts.shed, 2000 - 8 * 64, "after eight full batches");
-        assert_eq!(seen.0, (1..=512).chain(2001..=2010).collect::<Vec<_>>());
+        assert_eq!(seen.ids, (1..=512).chain(2001..=2010).collect::<Vec<_>>());
         let shed = kernel.verdicts.iter().filter(|(id, _)| (513..=2000).contains(*id));
         assert!(shed.clone().count() == 1488 && shed.into_iter().all(|(_, c)| *c == code));
         assert!(kernel.copy_ranges.is_empty());
@@ -47,7 +62,7 @@ fn what_is_queued_is_shed_and_what_comes_later_is_seen() {
 fn below_its_depth_nothing_is_shed() {
     let overload = OverloadConfig { depth: 1489, shed: Shed::Drop, copy_range: None };
     let (seen, _, counts) = flood(overload);
-    assert_eq!((seen.0.len(), counts.shed), (2010, 0));
+    assert_eq!((seen.ids.len(), counts.shed), (2010, 0));
 }
 
 #[test]
@@ -57,6 +72,30 @@ fn under_load_less_is_copied_and_after_it_all_again() {
     let (_, kernel, counts) = flood(overload);
     assert_eq!(counts.shed, 0);
     assert_eq!(kernel.copy_ranges, [128, 65_531]);
+}
+
+#[test]
+fn under_load_less_is_copied_also_where_packets_may_be_deferred() {
+    let mut seen = Seen::default();
+    let (gate, _) = gate(patient(64, WhenFull::Wait));
+    let copy_range = Some(CopyRange::Bytes(128));
+    let overload = OverloadConfig { depth: 2000, shed: Shed::Not, copy_range };
+    let (result, kernel, _) =
+        run_configured(&mut seen, Some(gate), Some(overload), flooding(), false, |_| {});
+    result.unwrap();
+    assert_eq!((seen.ids.len(), kernel.copy_ranges), (2010, vec![128, 65_531]));
+}
+
+#[test]
+fn packets_that_come_while_others_are_shed_are_of_a_batch_with_an_end() {
+    let mut seen = Seen::default();
+    let overload = OverloadConfig { depth: 1000, shed: Shed::Drop, copy_range: None };
+    // The ten come while what was shed is thrown away, and nothing comes after.
+    let idle = (0..10).map(|_| Step::Packets(0));
+    let script = [Step::Packets(2000)].into_iter().chain(idle).chain([Step::Packets(10)]);
+    let (result, ..) = run_configured(&mut seen, None, Some(overload), script, false, |_| {});
+    result.unwrap();
+    assert_eq!((seen.ids.len(), seen.of_open_batch), (522, 0));
 }
 
 /// Gives the order when it sees this packet.

@@ -69,6 +69,15 @@ impl Kernel {
         self.queue.is_empty()
     }
 
+    pub(super) fn has_unread(&self) -> bool {
+        !self.socket.is_empty()
+    }
+
+    /// Whether the worker is to stop.
+    pub(super) fn is_over(&self) -> bool {
+        self.steps_left == 0
+    }
+
     pub(super) fn outcomes(&self) -> impl Iterator<Item = (u32, Outcome)> + '_ {
         self.outcomes.iter().map(|(id, outcome)| (*id, *outcome))
     }
@@ -152,8 +161,10 @@ impl Kernel {
             4 => Verdict::REPEAT,
             other => panic!("an unexpected verdict {other}"),
         };
-        let has_mark = message.len() >= 40 && message[34] == 3;
-        let verdict = if has_mark { verdict.with_mark(field(36)) } else { verdict };
+        let verdict = match mark(&message[32..]) {
+            Some(mark) => verdict.with_mark(mark),
+            None => verdict,
+        };
         let place = id.wrapping_sub(self.first_id);
         let hit: Vec<u32> = match kind {
             // An id before the first is none that was ever given.
@@ -173,6 +184,18 @@ impl Kernel {
             assert_eq!(before, None, "packet {id} has two outcomes");
         }
     }
+}
+
+/// What follows a verdict's header: a mark, a payload.
+fn mark(mut attributes: &[u8]) -> Option<u32> {
+    while let [low, high, kind, _, body @ ..] = attributes {
+        let length = usize::from(u16::from_ne_bytes([*low, *high]));
+        if *kind == 3 {
+            return body.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+    None
 }
 
 /// Places count from the first id on; none is so far.
@@ -199,15 +222,9 @@ impl SimulatedPort {
         if chance.borrow_mut().hits(traits.stops) {
             self.world.hang();
         }
-        if kernel.borrow().steps_left == 0 {
-            while !self.world.held.borrow().is_empty() {
-                self.world.answer_one();
-            }
-        }
         match chance.borrow_mut().below(100) {
-            // The kernel has these for receives that wait.
-            _ if !block => Ok(()),
-            0 => Err(ReceiveError::Nothing), // EINTR
+            // The kernel has this for receives that wait.
+            0 if block => Err(ReceiveError::Nothing), // EINTR
             1 => Err(ReceiveError::Overrun),
             _ => Ok(()),
         }

@@ -2,22 +2,24 @@
 //! the policy that covers it, and stands in the account once. Method: thousands of random schedules, each grown from
 //! one number: bursts, short batches, a small queue and a small socket, interrupted and overrun receives, sends without
 //! memory, stale and broken messages, ids that wrap, rulesets that are reloaded; inspectors that defer, panic, and do
-//! not come back while the watchdog looks. All of it in one thread, so that a number plays the same every time.
+//! not come back while the watchdog looks; others who keep as many packets as may be deferred, and longer than they
+//! may, and whose rewrites are large, or refused. All of it in one thread, so that a number plays the same every time.
 //!
 //! `FANQ_SEED=number cargo test -p fanq --lib random_schedules` plays one schedule again, `FANQ_SEEDS=count` so many.
 
 mod chance;
 mod kernel;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use super::*;
 use crate::deferral::{Answers, DeferralConfig, Deferred, WhenFull};
+use crate::edits::RewriteError;
 use crate::fault::{FaultConfig, FaultReports};
 use crate::overload::Shed;
-use crate::queue::QueueWaker;
+use crate::queue::WeakQueueWaker;
 use crate::watchdog::{WatchdogConfig, Watched};
 use chance::Chance;
 use kernel::{Kernel, Outcome, SimulatedPort};
@@ -31,6 +33,12 @@ struct World {
     kernel: Rc<RefCell<Kernel>>,
     dog: Dog,
     held: Rc<RefCell<Vec<Deferred>>>,
+    /// In milliseconds, for the watchdog.
+    clock: Rc<Cell<u64>>,
+    /// How often in a row the worker has waited for answers while it had packets to read and others kept what they have
+    /// for longer than they may.
+    deserted: Rc<Cell<u32>>,
+    shared: Arc<WorkerShared>,
     traits: Traits,
 }
 
@@ -41,6 +49,12 @@ struct Traits {
     hangs: u32,
     stops: u32,
     defers: u32,
+    /// Answers that come with a rewrite, large or refused.
+    rewrites: u32,
+    /// Whether others keep as many packets as they get.
+    hoards: bool,
+    /// Whether every deadline of a deferred packet is over by the next turn.
+    impatient: bool,
     shed: Shed,
     stop_at_once: bool,
 }
@@ -49,7 +63,12 @@ impl Traits {
     fn draw(chance: &mut Chance) -> Self {
         let mut maybe = |per_mille: u32| if chance.hits(400) { per_mille } else { 0 };
         let (panics, hangs, mut stops) = (maybe(15), maybe(15), maybe(60));
-        let defers = maybe(250);
+        let (mut defers, rewrites) = (maybe(250), maybe(20));
+        let hoards = defers > 0 && maybe(1) > 0;
+        let impatient = defers > 0 && maybe(1) > 0;
+        if hoards {
+            defers = 800;
+        }
         let shed = match chance.below(4) {
             0 if defers == 0 => Shed::Accept,
             1 if defers == 0 => Shed::Drop,
@@ -59,7 +78,8 @@ impl Traits {
             // A worker that is stopped while it discards what it shed: those would be counted as answered from outside.
             stops = 0;
         }
-        Self { panics, hangs, stops, defers, shed, stop_at_once: chance.hits(300) }
+        let stop_at_once = chance.hits(300);
+        Self { panics, hangs, stops, defers, rewrites, hoards, impatient, shed, stop_at_once }
     }
 }
 
@@ -71,8 +91,7 @@ impl Inspector for Fickle {
         let World { chance, kernel, held, traits, .. } = &self.0;
         let id = packet.id().0;
         let hits = |per_mille| chance.borrow_mut().hits(per_mille);
-        // A worker that may not receive before answers come would wait for ever.
-        while hits(200) || held.borrow().len() > HELD_MAX {
+        while hits(200) || (held.borrow().len() > HELD_MAX && !traits.hoards) {
             self.0.answer_one();
         }
         let deferred = if hits(traits.defers) { packet.defer().ok() } else { None };
@@ -97,6 +116,9 @@ impl Inspector for Fickle {
         }
         let verdict = if hits(700) { Verdict::ACCEPT } else { Verdict::DROP };
         let verdict = if hits(50) { verdict.with_mark(5) } else { verdict };
+        if hits(traits.rewrites) {
+            packet.replace(&LARGE).unwrap();
+        }
         kernel.borrow_mut().decide(id, verdict);
         verdict
     }
@@ -114,6 +136,17 @@ impl Inspector for Fickle {
     fn unseen(&mut self) -> Verdict {
         UNSEEN
     }
+
+    fn rewrite_refused(&mut self, _error: RewriteError, verdict: Verdict) -> Verdict {
+        if self.0.chance.borrow_mut().hits(10 * self.0.traits.panics) {
+            resume_unwind(Box::new("at an answer"));
+        }
+        verdict
+    }
+
+    fn awaits_answers(&self) -> bool {
+        self.0.traits.hoards && self.0.chance.borrow_mut().hits(300)
+    }
 }
 
 impl World {
@@ -124,9 +157,15 @@ impl World {
             return;
         }
         let place = self.chance.borrow_mut().below(u32::try_from(count).unwrap()) as usize;
-        let deferred = self.held.borrow_mut().swap_remove(place);
+        self.deserted.set(0);
+        let mut deferred = self.held.borrow_mut().swap_remove(place);
         if self.chance.borrow_mut().hits(100) {
             return drop(deferred);
+        }
+        if self.chance.borrow_mut().hits(5 * self.traits.rewrites) {
+            let refused = self.chance.borrow_mut().hits(500);
+            let bytes = if refused { &LARGE[..1] } else { &LARGE[..] };
+            assert_eq!(deferred.replace(bytes).is_err(), refused);
         }
         let verdict =
             if self.chance.borrow_mut().hits(700) { Verdict::ACCEPT } else { Verdict::DROP };
@@ -138,15 +177,41 @@ impl World {
     fn hang(&self) {
         let mut dog = self.dog.borrow_mut();
         let Some(dog) = dog.as_mut() else { return };
-        let mut look = |ms: u64| {
+        let mut look = |after_ms: u64| {
             self.kernel.borrow_mut().arrive(self.chance.borrow_mut().below(40));
-            dog.look(Timestamp(ms * 1_000_000));
+            dog.look(self.later(after_ms));
         };
-        let began = 1000;
-        look(began);
+        look(1000);
         let passes = self.chance.borrow_mut().below(8);
-        for pass in 1..=u64::from(passes) {
-            look(began + 50 * pass);
+        for _ in 0..passes {
+            look(50);
+        }
+    }
+
+    fn later(&self, ms: u64) -> Timestamp {
+        self.clock.set(self.clock.get() + ms);
+        Timestamp(self.clock.get() * 1_000_000)
+    }
+
+    /// The worker waits for answers: packets come, the watchdog looks, and now and then somebody answers.
+    fn meanwhile(&self) {
+        if let Some(dog) = self.dog.borrow_mut().as_mut() {
+            let stopping = self.kernel.borrow().is_over();
+            if !stopping {
+                self.kernel.borrow_mut().arrive(self.chance.borrow_mut().below(10));
+            }
+            let unread = self.kernel.borrow().has_unread();
+            dog.look(self.later(40));
+            if self.traits.impatient && unread && !stopping {
+                self.deserted.set(self.deserted.get() + 1);
+                assert!(
+                    self.deserted.get() < 6 || self.shared.is_stuck(),
+                    "nobody serves the queue"
+                );
+            }
+        }
+        if self.kernel.borrow().is_over() || self.chance.borrow_mut().hits(150) {
+            self.answer_one();
         }
     }
 }
@@ -163,6 +228,9 @@ fn play(seed: u64, reports: &Arc<FaultReports>) {
         kernel: Rc::new(RefCell::new(kernel)),
         dog: Rc::default(),
         held: Rc::default(),
+        clock: Rc::default(),
+        deserted: Rc::default(),
+        shared: Arc::clone(&shared),
         traits,
     };
     let watchdog = WatchdogConfig {
@@ -179,9 +247,13 @@ fn play(seed: u64, reports: &Arc<FaultReports>) {
     let gate = (traits.defers > 0).then(|| {
         let refuse = world.chance.borrow_mut().hits(500);
         let when_full = if refuse { WhenFull::Refuse } else { WhenFull::Wait };
-        let deadline = Duration::from_secs(3600);
+        let deadline = Duration::from_secs(if traits.impatient { 0 } else { 3600 });
         let config = DeferralConfig { outstanding_max: 100, deadline, when_full };
-        Gate::new(Arc::new(Answers::new(QueueWaker::of_nobody(), 100)), config, BATCH)
+        let answers = Arc::new(Answers::new(WeakQueueWaker::of_nobody(), 100));
+        let mut gate = Gate::new(answers, config, BATCH);
+        let theirs = world.clone();
+        while_waiting(&mut gate, move || theirs.meanwhile());
+        gate
     });
     let mut config = EngineConfig::new("3".parse().unwrap());
     config.batch = BATCH;
@@ -199,7 +271,7 @@ fn play(seed: u64, reports: &Arc<FaultReports>) {
     world.held.borrow_mut().clear();
     *world.dog.borrow_mut() = None;
     let kernel = world.kernel.borrow();
-    shared.count_last_gap(next_id, kernel.next_id().wrapping_sub(1));
+    shared.count_last_gap(next_id, kernel.next_id().wrapping_sub(1), 0);
     check(&kernel, &shared.snapshot(), traits);
 }
 
@@ -227,8 +299,9 @@ fn check(kernel: &Kernel, counts: &crate::Counts, traits: Traits) {
         } else if given == UNSEEN {
             of_policy[2] += 1;
         } else if let Some(decided) = kernel.decided(id) {
-            // An answer that comes together with an end that has no time for it is late.
-            let too_late = traits.stop_at_once && given == Verdict::REPEAT;
+            // An answer may be late, also one that comes together with an end that has no time for it.
+            let may_be_late = traits.impatient || traits.stop_at_once;
+            let too_late = may_be_late && given == Verdict::REPEAT;
             assert!(given == decided || too_late, "packet {id} got {given:?} for {decided:?}");
             judged += 1;
         } else {
@@ -270,6 +343,9 @@ fn random_schedules_keep_every_packet_in_the_account() {
 const SEEDS: u64 = 2000;
 const BATCH: usize = 16;
 const HELD_MAX: usize = 60;
+
+/// Two of these are more than a coalescer has room for.
+static LARGE: [u8; 40_000] = [0x45; 40_000];
 
 /// Verdicts that tell by their mark whose they are.
 const FAULTED: Verdict = Verdict::ACCEPT.with_mark(77);
