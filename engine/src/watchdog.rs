@@ -8,6 +8,8 @@
 //!      the same, and the socket unread for one   -> stuck, too: its thread does not run
 //! ```
 //!
+//! It also sees to it that a worker whose CPU was away runs there again ([`pin`](crate::pin)).
+//!
 //! A watchdog that was itself kept from looking, as when the whole process was stopped, has seen nothing: it begins
 //! anew.
 //!
@@ -135,6 +137,7 @@ impl Kennel {
                     reports.post(report);
                 }
                 any_stuck |= watched.stuck.is_some();
+                watched.keep_in_place();
             }
             drop(watched);
             std::thread::park_timeout(if any_stuck { usual.min(PASS_EVERY) } else { usual });
@@ -211,6 +214,14 @@ impl<P: Port> Watched<P> {
         self.shared.outside.counters.hangs.add(1);
         self.stuck = Some(stand_in);
         Some(FaultReport::Stuck { queue: self.queue, packet, since: now.since(since), on_fault })
+    }
+
+    /// Sees to it that the worker's thread runs where it belongs.
+    fn keep_in_place(&self) {
+        // An ended thread's number may be another's.
+        if !self.shared.has_ended() {
+            self.shared.pin.keep(Timestamp::now());
+        }
     }
 
     fn came_back(&mut self, beat: u64, now: Timestamp) -> Option<FaultReport> {
