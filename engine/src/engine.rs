@@ -370,7 +370,7 @@ impl Seat {
         let body = move || {
             let _bell = bell;
             let placed = Placed {
-                pinned: info.cpu.is_none_or(sys::pin_to),
+                pinned: info.cpu.is_none_or(|cpu| thread_shared.pin.hold(cpu)),
                 prioritised: sys::prefer_short_turns(nice),
             };
             let inspector = placed.pinned.then(|| make(info));

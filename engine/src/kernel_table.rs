@@ -132,9 +132,11 @@ pub struct PortOwner {
 
 impl PortOwner {
     /// Looks for the process that has the netfilter socket with this port open. Without the right to look into
-    /// other users' processes it is found only among one's own.
+    /// other users' processes it is found only among one's own. The first process is named only where no other has
+    /// the socket: as a service manager it keeps sockets for those that it starts.
     pub fn find(port_id: u32) -> Self {
-        let process = socket_inode(port_id).and_then(|inode| process_with_socket(&inode));
+        let process =
+            socket_inode(port_id).and_then(|inode| process_with_socket(Path::new("/proc"), &inode));
         Self { port_id, process }
     }
 }
@@ -163,24 +165,51 @@ fn socket_inode(port_id: u32) -> Option<String> {
     inode.filter(|inode| inode != "0")
 }
 
-fn process_with_socket(inode: &str) -> Option<(u32, String)> {
+fn process_with_socket(proc: &Path, inode: &str) -> Option<(u32, String)> {
     let target = PathBuf::from(format!("socket:[{inode}]"));
     let holds_it = |process: &Path| {
         let descriptors = std::fs::read_dir(process.join("fd")).ok()?;
         let mut links = descriptors.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
         links.any(|link| link == target).then_some(())
     };
-    std::fs::read_dir("/proc").ok()?.filter_map(Result::ok).find_map(|entry| {
-        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-        holds_it(&entry.path())?;
-        let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+    let pid = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
+    let mut pids: Vec<_> =
+        std::fs::read_dir(proc).ok()?.filter_map(Result::ok).filter_map(pid).collect();
+    pids.sort_unstable_by_key(|pid| (*pid == FIRST_PROCESS, *pid));
+    pids.into_iter().find_map(|pid| {
+        let process = proc.join(pid.to_string());
+        holds_it(&process)?;
+        let name = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
         Some((pid, name.trim().to_owned()))
     })
 }
 
+/// What the kernel starts first: the service manager, as a rule.
+const FIRST_PROCESS: u32 = 1;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// systemd's store of descriptors has a copy of the socket.
+    #[test]
+    fn a_service_manager_that_keeps_the_socket_is_not_named_in_the_place_of_its_service() {
+        let proc = std::env::temp_dir().join(format!("fanq-proc-{}", std::process::id()));
+        let hold = |pid: u32, name: &str| {
+            let process = proc.join(pid.to_string());
+            std::fs::create_dir_all(process.join("fd")).unwrap();
+            std::fs::write(process.join("comm"), format!("{name}\n")).unwrap();
+            std::os::unix::fs::symlink("socket:[77]", process.join("fd/5")).unwrap();
+        };
+        hold(1, "systemd");
+        let alone = process_with_socket(&proc, "77");
+        hold(12, "fanq");
+        let kept = process_with_socket(&proc, "77");
+        let other = process_with_socket(&proc, "78");
+        std::fs::remove_dir_all(&proc).unwrap();
+        assert_eq!(alone, Some((1, "systemd".to_owned())));
+        assert_eq!((kept, other), (Some((12, "fanq".to_owned())), None));
+    }
 
     #[test]
     fn a_row_as_the_kernel_prints_it() {

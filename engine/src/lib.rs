@@ -43,6 +43,7 @@ mod kernel_table;
 mod monitor;
 pub mod nfq;
 mod overload;
+mod pin;
 pub mod pipeline;
 mod placement;
 mod pulse;

@@ -9,6 +9,8 @@
 //!                                                   before others give back what was deferred, and they do not
 //! ```
 //!
+//! It also sees to it that a worker whose CPU was away runs there again ([`pin`](crate::pin)).
+//!
 //! A watchdog that was itself kept from looking, as when the whole process was stopped, has seen nothing: it begins
 //! anew.
 //!
@@ -136,6 +138,7 @@ impl Kennel {
                     reports.post(report);
                 }
                 any_stuck |= watched.stuck.is_some();
+                watched.keep_in_place();
             }
             drop(watched);
             std::thread::park_timeout(if any_stuck { usual.min(PASS_EVERY) } else { usual });
@@ -217,6 +220,14 @@ impl<P: Port> Watched<P> {
     /// How long it may be between two looks before the watchdog takes itself to have been stopped.
     fn absence_max(&self) -> Duration {
         (self.config.deadline / 2).max(LATE_MAX)
+    }
+
+    /// Sees to it that the worker's thread runs where it belongs.
+    fn keep_in_place(&self) {
+        // An ended thread's number may be another's.
+        if !self.shared.has_ended() {
+            self.shared.pin.keep(Timestamp::now());
+        }
     }
 
     fn came_back(&mut self, beat: u64, now: Timestamp) -> Option<FaultReport> {

@@ -36,8 +36,15 @@ check_cpu_offline() {
     echo 1 >/sys/devices/system/cpu/cpu3/online
     online=$(cat /sys/devices/system/cpu/online)
     exchange_from 0-3 8000
-    value="$received of 8000, online $online; worker 3 may run on CPU $(allowed_cpus fanq-3)"
-    check cpu-online-delivered "$value" [ "$received/$duplicates/$online" = 8000/0/0-3 ]
+    check cpu-online-delivered "$received of 8000, online $online" \
+        [ "$received/$duplicates/$online" = 8000/0/0-3 ]
+    # The watchdog looks once a second.
+    for _ in $(seq 20); do
+        after=$(allowed_cpus fanq-3)
+        [ "$after" != 3 ] || break
+        sleep 0.5
+    done
+    check cpu-online-place "worker 3 may run on CPU $after" [ "$after" = 3 ]
     stop_engine cpu-offline
     check_totals_of cpu-offline 14000
     # Its queue is not silent: what comes from its CPU again is answered.

@@ -5,6 +5,7 @@
 # loopback, while numbered packets come from four CPUs without a pause.
 # Proves:
 #   systemd-start      Type=notify: the start ends when the queues are served, and the store has their four sockets
+#   systemd-owner      fanq top and fanq doctor name fanq as the queues' owner, not systemd, which has the sockets, too
 #   systemd-restarts   two of `systemctl restart` and two of SIGKILL lose and double no packet
 #   systemd-watchdog   a program that stands still is ended and started anew, and what waited arrives
 #   systemd-stop       the queues end with the service
@@ -21,6 +22,7 @@ main() {
 table inet served { chain in { type filter hook input priority 0; udp dport $PORT queue flags fanout to 0-3; }; }
 END
     check_start
+    check_owner
     check_restarts
     check_watchdog
     check_stop
@@ -36,6 +38,15 @@ check_start() {
     timeout -s KILL 100 systemctl start fanq
     value="status $?, $(property ActiveState), $(property NFileDescriptorStore) descriptors kept"
     check systemd-start "$value; $(tail -n 1 /run/fanq.err)" [ "$value" = 'status 0, active, 4 descriptors kept' ]
+}
+
+check_owner() {
+    pid=$(property MainPID)
+    timeout -s KILL 60 "$FANQ" top --json -n 1 >top.json
+    timeout -s KILL 60 "$FANQ" doctor --json --queues 0-3 >doctor.json
+    top=$(grep -oF "\"owner\":{\"pid\":$pid,\"name\":\"fanq\"" top.json | wc -l)
+    doctor=$(grep -cF "queues 0-3: process $pid (fanq) and process 1 (systemd)" doctor.json)
+    check systemd-owner "process $pid: $top of 4 queues in top, $doctor line in doctor" [ "$top/$doctor" = 4/1 ]
 }
 
 receive() { # PACKETS

@@ -13,7 +13,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use rustix::process::Pid;
+use rustix::thread::{sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 use space::{Fanq, Space};
 
@@ -214,6 +217,38 @@ fn another_user_serves_queues_with_what_is_theirs() {
     // As the program may lie where that user cannot execute it.
     assert!(matches!(ended.code, Some(1 | 126 | 127)), "{}", ended.stderr);
     assert!(space.bound().is_empty());
+}
+
+/// As the kernel lets a worker go whose CPU goes offline. The watchdog may place threads, and no other may.
+#[test]
+fn a_worker_that_was_let_go_is_back_on_its_cpu_soon() {
+    let Some((space, _folder)) = scene() else { return };
+    let all = sched_getaffinity(None).expect("our own");
+    if all.count() < 2 {
+        return space::skip("it needs two CPUs");
+    }
+    let mut fanq = space.start(&[], "--queues 9 --confine full");
+    fanq.await_ready();
+    let place = |fanq: &Fanq| {
+        let worker = threads(fanq).into_iter().find(|(name, _)| name == "fanq-9");
+        let (_, status) = worker.expect("it serves");
+        (field(&status, "Pid"), field(&status, "Cpus_allowed_list"))
+    };
+    let (id, before) = place(&fanq);
+    assert!(before.parse::<u16>().is_ok(), "pinned to {before}");
+    let id = Pid::from_raw(id.parse().expect("a number")).expect("a thread's");
+    sched_setaffinity(Some(id), &all).expect("it is ours");
+    assert_ne!(place(&fanq).1, before);
+    // Bounded by the test's own patience: it looks once a second.
+    for _ in 0..200 {
+        if place(&fanq).1 == before {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(place(&fanq).1, before);
+    send(&space, 3);
+    fanq.stop("TERM");
 }
 
 #[test]

@@ -21,15 +21,45 @@ pub fn pin_to(cpu: CpuId) -> bool {
 /// Lets the calling thread run on these CPUs and no others. False if the kernel refuses: none of them is online and
 /// inside the cpuset.
 pub(crate) fn allow_cpus(cpus: &CpuList) -> bool {
-    let mut mask = [0_u64; CPU_MASK_WORDS];
-    for cpu in cpus.iter() {
-        mask[usize::from(cpu.0) / 64] |= 1 << (cpu.0 % 64);
+    THIS_THREAD.allow_cpus(cpus)
+}
+
+/// A thread of this process, by the kernel's number for it, which is another's some time after its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ThreadId(libc::pid_t);
+
+impl ThreadId {
+    /// The calling thread.
+    pub(crate) fn current() -> Self {
+        // SAFETY: gettid has no arguments and touches no memory of ours.
+        Self(unsafe { libc::gettid() })
     }
-    // SAFETY: sched_setaffinity reads `size_of_val(&mask)` bytes at the pointer, an array of that size that lives
-    // through the call. The kernel takes masks of any length.
-    let result =
-        unsafe { libc::sched_setaffinity(THIS_THREAD, size_of_val(&mask), mask.as_ptr().cast()) };
-    result == 0
+
+    /// The online CPUs that the thread may run on. `None` once it has ended.
+    pub(crate) fn allowed_cpus(self) -> Option<CpuList> {
+        let mut mask = [0_u64; CPU_MASK_WORDS];
+        // SAFETY: sched_getaffinity writes up to `size_of_val(&mask)` bytes at the pointer, an array of that size that
+        // lives through the call.
+        let result = unsafe {
+            libc::sched_getaffinity(self.0, size_of_val(&mask), mask.as_mut_ptr().cast())
+        };
+        let bits = (0..=u16::MAX).filter(|cpu| mask[usize::from(cpu / 64)] >> (cpu % 64) & 1 == 1);
+        (result == 0).then(|| bits.map(CpuId).collect())
+    }
+
+    /// Lets the thread run on these CPUs and no others. False if the kernel refuses: none of them is online and inside
+    /// the cpuset, or the thread has ended.
+    pub(crate) fn allow_cpus(self, cpus: &CpuList) -> bool {
+        let mut mask = [0_u64; CPU_MASK_WORDS];
+        for cpu in cpus.iter() {
+            mask[usize::from(cpu.0) / 64] |= 1 << (cpu.0 % 64);
+        }
+        // SAFETY: sched_setaffinity reads `size_of_val(&mask)` bytes at the pointer, an array of that size that lives
+        // through the call. The kernel takes masks of any length.
+        let result =
+            unsafe { libc::sched_setaffinity(self.0, size_of_val(&mask), mask.as_ptr().cast()) };
+        result == 0
+    }
 }
 
 /// The CPU that the calling thread is on at this moment.
@@ -91,7 +121,7 @@ fn scheduling() -> Option<libc::sched_attr> {
     // SAFETY: sched_getattr writes up to `size` bytes at the pointer, a struct of that size that lives through the
     // call.
     let result = unsafe {
-        libc::syscall(libc::SYS_sched_getattr, THIS_THREAD, &raw mut attributes, size, NO_FLAGS)
+        libc::syscall(libc::SYS_sched_getattr, THIS_THREAD.0, &raw mut attributes, size, NO_FLAGS)
     };
     (result == 0).then_some(attributes)
 }
@@ -103,7 +133,7 @@ fn set_scheduling(attributes: &libc::sched_attr) -> bool {
     let result = unsafe {
         libc::syscall(
             libc::SYS_sched_setattr,
-            THIS_THREAD,
+            THIS_THREAD.0,
             std::ptr::from_ref(attributes),
             NO_FLAGS,
         )
@@ -122,5 +152,5 @@ const RESET_ON_FORK: u64 = 1;
 /// "Scheduling", has the measurement).
 const WORKER_TURN: Duration = Duration::from_micros(200);
 
-const THIS_THREAD: libc::pid_t = 0;
+const THIS_THREAD: ThreadId = ThreadId(0);
 const NO_FLAGS: libc::c_uint = 0;

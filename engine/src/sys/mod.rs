@@ -12,7 +12,7 @@ mod receive;
 mod socket;
 
 pub use clock::{CpuTime, Timestamp, cpu_time};
-pub(crate) use cpu::{allow_cpus, prefer_short_turns};
+pub(crate) use cpu::{ThreadId, allow_cpus, prefer_short_turns};
 pub use cpu::{allowed_cpus, current_cpu, pin_to, take_priority};
 pub use given::inherited_descriptor;
 pub(crate) use given::{as_netlink, is_netfilter, net_namespace, netlink_port};

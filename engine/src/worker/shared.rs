@@ -10,6 +10,7 @@ use crossbeam_utils::CachePadded;
 
 use super::heartbeat::{Heartbeat, Outside};
 use crate::nfq::{CopyRange, PacketId};
+use crate::pin::Pin;
 use crate::stats::{Counts, WorkerCounters};
 use crate::sys::Timestamp;
 
@@ -26,6 +27,8 @@ pub(crate) struct WorkerShared {
     stuck: AtomicBool,
     /// Whether the worker is at its end.
     ended: AtomicBool,
+    /// Where the worker's thread belongs.
+    pub(crate) pin: Pin,
 }
 
 /// What a worker is told to do. It looks at each once a turn; both lie in one cache line.
@@ -49,6 +52,7 @@ impl WorkerShared {
             outside: CachePadded::default(),
             stuck: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            pin: Pin::default(),
         }
     }
 

@@ -16,6 +16,7 @@ use super::Role;
 /// The compiled lists.
 pub(super) struct Lists {
     worker: BpfProgram,
+    watchdog: BpfProgram,
     log: BpfProgram,
     signals: BpfProgram,
     main: BpfProgram,
@@ -28,6 +29,7 @@ impl Lists {
             if lanes { [ALL, WORKER, THREADS].concat() } else { [ALL, WORKER].concat() };
         Ok(Self {
             worker: compile(&of_worker)?,
+            watchdog: compile(&[ALL, WORKER, WATCHDOG].concat())?,
             log: compile(&[ALL, LOG].concat())?,
             signals: compile(&[ALL, SIGNALS].concat())?,
             main: compile(&[ALL, WORKER, LOG, SIGNALS, THREADS, MAIN].concat())?,
@@ -38,6 +40,7 @@ impl Lists {
     pub(super) fn apply(&self, role: Role) -> Result<(), String> {
         let list = match role {
             Role::Worker | Role::Lane => &self.worker,
+            Role::Watchdog => &self.watchdog,
             Role::Log => &self.log,
             Role::Signals => &self.signals,
             Role::Main | Role::Answers => &self.main,
@@ -133,6 +136,9 @@ const WORKER: &[libc::c_long] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_epoll_wait,
 ];
+
+/// Putting a worker back on its CPU.
+const WATCHDOG: &[libc::c_long] = &[libc::SYS_sched_setaffinity];
 
 /// Lines to a file or a socket, names of interfaces.
 const LOG: &[libc::c_long] = &[
@@ -276,7 +282,7 @@ mod tests {
 
     #[test]
     fn no_list_has_what_none_needs() {
-        for list in [ALL, WORKER, LOG, SIGNALS, THREADS, MAIN] {
+        for list in [ALL, WORKER, WATCHDOG, LOG, SIGNALS, THREADS, MAIN] {
             assert!(!NEVER.iter().any(|call| list.contains(call)));
         }
         for list in [ALL, WORKER] {

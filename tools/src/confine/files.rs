@@ -38,7 +38,7 @@ impl Places {
             },
             Role::Answers => Self { read: vec![PROC.into()], ..Self::default() },
             Role::Log => Self { write: self.write.clone(), ..Self::default() },
-            Role::Worker | Role::Lane | Role::Signals => Self::default(),
+            Role::Worker | Role::Lane | Role::Watchdog | Role::Signals => Self::default(),
         }
     }
 }

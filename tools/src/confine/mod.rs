@@ -51,6 +51,8 @@ pub(crate) enum Role {
     Worker,
     /// Inspects behind a worker.
     Lane,
+    /// Answers in the place of a worker that is stuck, and puts one back on its CPU.
+    Watchdog,
     /// Writes the log.
     Log,
     /// Waits for signals.
@@ -64,7 +66,7 @@ pub(crate) enum Role {
 impl Role {
     /// Whether the kernel asks this thread for CAP_NET_ADMIN: it does so with each verdict and each request.
     fn keeps_net_admin(self) -> bool {
-        matches!(self, Self::Worker | Self::Lane | Self::Main)
+        matches!(self, Self::Worker | Self::Lane | Self::Watchdog | Self::Main)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::finding::{Finding, Topic};
 use super::view::{View, named_cpus, named_queues};
-use crate::machine::{Conntrack, Sample};
+use crate::machine::{Conntrack, NetlinkSocket, Sample};
 
 #[cfg(test)]
 pub(super) const TOPICS: [Topic; 7] =
@@ -106,14 +106,12 @@ fn socket_full(view: &View<'_>) -> Finding {
     let mend = "fanq run --rcvbuf 64MiB ...   # others: their buffer's size, and net.core.rmem_max";
     let found = judged(&SOCKET_FULL, &all, "socket buffer full", mend);
     // With fail-open the queue's own counter stands still, and the packets have passed.
-    let socket = |sample: &Sample, port_id: u32| {
-        let sockets = sample.sockets.known().cloned().unwrap_or_default();
-        sockets.into_iter().find(|one| one.port_id == port_id)
-    };
     let passed: Vec<_> = (view.bound())
         .filter_map(|row| {
-            let (before, after) =
-                (socket(&view.machine.sample, row.port_id)?, socket(view.later, row.port_id)?);
+            let (before, after) = (
+                socket_of(&view.machine.sample, row.port_id)?,
+                socket_of(view.later, row.port_id)?,
+            );
             (after.drops > before.drops).then(|| (row, after.drops, after.drops - before.drops))
         })
         .filter(|(row, ..)| all.iter().any(|one| one.queue == row.queue && one.after == one.before))
@@ -130,6 +128,10 @@ fn socket_full(view: &View<'_>) -> Finding {
         .mend(mend)
 }
 
+fn socket_of(sample: &Sample, port_id: u32) -> Option<NetlinkSocket> {
+    sample.sockets.known()?.iter().find(|one| one.port_id == port_id).copied()
+}
+
 const ANSWERED: Topic = Topic {
     id: "counters-answered",
     why: "packets wait for a program that hangs or is stopped, with no limit of time",
@@ -142,8 +144,9 @@ fn answered(view: &View<'_>) -> Finding {
     let stuck = |(waits, ids): &(&Moved, &Moved)| {
         let new = ids.after.wrapping_sub(ids.before) & u64::from(u32::MAX);
         let room = waits.after.wrapping_sub(waits.before);
-        // Answered = given less those that wait more than before.
-        waits.before > 0 && waits.after >= waits.before && room >= new
+        // Answered = given less those that found no room in the socket, and those that wait more than before.
+        let entered = || new.saturating_sub(lost_at_socket(view, waits.queue));
+        waits.before > 0 && waits.after >= waits.before && room >= entered()
     };
     let stuck: Vec<_> = waiting.iter().zip(&given).filter(stuck).map(|(waits, _)| waits).collect();
     if stuck.is_empty() {
@@ -151,7 +154,7 @@ fn answered(view: &View<'_>) -> Finding {
     }
     let owner = |queue: u16| {
         let row = view.row(queue)?;
-        let process = view.machine.queues.holders(row.port_id).first()?;
+        let process = view.machine.queues.servers(row.port_id).first()?;
         Some(format!(" of process {} ({})", process.pid, process.name))
     };
     let lines = stuck.iter().map(|one| {
@@ -165,6 +168,21 @@ fn answered(view: &View<'_>) -> Finding {
         ))
         .seen_all(lines.take(SHOWN))
         .mend("# let the program go on (kill -CONT PID), or restart it: what waits is lost then")
+}
+
+/// Packets of a queue that took an id between the samples and found no room in its socket. Where fail-open let them
+/// pass only the socket counts them, so what it has lost counts where all of it is this queue's.
+fn lost_at_socket(view: &View<'_>, queue: u16) -> u64 {
+    let moved = of_queues(view, |row| row.user_dropped).into_iter().find(|one| one.queue == queue);
+    let dropped = moved.map_or(0, |one| one.after.wrapping_sub(one.before) & u64::from(u32::MAX));
+    let Some(row) = view.row(queue) else { return dropped };
+    let all = view.machine.queues.table.known().into_iter().flatten();
+    if all.filter(|other| other.port_id == row.port_id).count() > 1 {
+        return dropped;
+    }
+    let drops = |sample: &Sample| Some(socket_of(sample, row.port_id)?.drops);
+    let both = drops(&view.machine.sample).zip(drops(view.later));
+    dropped.max(both.map_or(0, |(before, after)| after.saturating_sub(before)))
 }
 
 const BACKLOG: Topic = Topic {

@@ -23,8 +23,8 @@ pub(super) fn check(view: &View<'_>) -> Vec<Finding> {
 
 /// The programs that serve the queues, each once.
 fn owners<'a>(view: &'a View<'_>) -> BTreeMap<u32, &'a Process> {
-    let holders = view.bound().flat_map(|row| view.machine.queues.holders(row.port_id));
-    holders.map(|process| (process.pid, process)).collect()
+    let servers = view.bound().flat_map(|row| view.machine.queues.servers(row.port_id));
+    servers.map(|process| (process.pid, process)).collect()
 }
 
 /// The limits of the programs that serve the queues; of this process, which stands for one, where none does.

@@ -59,7 +59,7 @@ fn channels(view: &View<'_>, device: &Device) -> Finding {
     if now >= could {
         return CHANNELS.ok(format!("{} of {max}", has(now)));
     }
-    let kind = if channels.combined.max.is_some() { "combined" } else { "rx" };
+    let kind = if matches!(channels.combined.max, Some(1..)) { "combined" } else { "rx" };
     CHANNELS
         .warn(format!("{}, where it could have {could}", has(now)))
         .seen(format!("at most {max}"))

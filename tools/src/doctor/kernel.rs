@@ -173,16 +173,23 @@ fn faulty(
     };
     let hit = ranges.iter().find(|(first, last)| (*first..=*last).contains(&version));
     let Some((first, last)) = hit else { return topic.ok("not in the releases that have it") };
-    let Version(major, minor, patch) = *last;
     let found = topic
         .warn(format!("releases {first} to {last} have this fault"))
         .seen(format!("release {}", kernel.release.known().map_or("unknown", String::as_str)))
         .mend(format!(
-            "# boot {major}.{minor}.{} or newer; a distribution's kernel may have the fix already: \
-             look into its changelog",
-            patch + 1
+            "# boot {} or newer; a distribution's kernel may have the fix already: look into its \
+             changelog",
+            sound_after(*last)
         ));
     more(found)
+}
+
+/// The first release behind this one that has neither fault: where one ended, another began.
+fn sound_after(Version(major, minor, patch): Version) -> Version {
+    let next = Version(major, minor, patch + 1);
+    let ranges = USE_AFTER_FREE_IN.iter().chain(&GRO_DROPS_IN);
+    let hit = ranges.into_iter().find(|(first, last)| (*first..=*last).contains(&next));
+    hit.map_or(next, |(_, last)| sound_after(*last))
 }
 
 const fn words(presence: Presence) -> &'static str {
@@ -192,5 +199,27 @@ const fn words(presence: Presence) -> &'static str {
         Presence::Loadable => "a module",
         Presence::NotInstalled => "a module that is not installed",
         Presence::Absent => "not built",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mend_leads_into_no_other_fault() {
+        for (last, sound) in [
+            (Version(6, 12, 74), "6.12.83"),
+            (Version(6, 18, 13), "6.18.24"),
+            (Version(6, 19, 3), "6.19.14"),
+            (Version(6, 18, 23), "6.18.24"),
+        ] {
+            assert_eq!(sound_after(last).to_string(), sound);
+        }
+        for (_, last) in USE_AFTER_FREE_IN.iter().chain(&GRO_DROPS_IN) {
+            let sound = sound_after(*last);
+            let faulty = |(first, last): &(Version, Version)| (*first..=*last).contains(&sound);
+            assert!(!USE_AFTER_FREE_IN.iter().chain(&GRO_DROPS_IN).any(faulty), "{sound}");
+        }
     }
 }

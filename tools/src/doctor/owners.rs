@@ -62,7 +62,7 @@ fn mixed(view: &View<'_>) -> Finding {
         let (first, last) = queues;
         let mut owners: BTreeMap<u32, (String, Vec<u16>)> = BTreeMap::new();
         for row in view.bound().filter(|row| (first..=last).contains(&row.queue)) {
-            let Some(process) = view.machine.queues.holders(row.port_id).first() else { continue };
+            let Some(process) = view.machine.queues.servers(row.port_id).first() else { continue };
             let owner = owners.entry(process.pid).or_insert_with(|| (process.name.clone(), vec![]));
             owner.1.push(row.queue);
         }

@@ -3,6 +3,7 @@
 //! Invariant: says what follows from the rules and settings that were seen (docs/NFQUEUE.md, sections 3 and 4). Whether
 //! a queue is fail-open the kernel does not tell; of fanq's own queues it is read from the program's command line.
 
+use fanq::FlagWish;
 use serde::Serialize;
 
 use super::view::View;
@@ -98,7 +99,7 @@ fn fail_open(view: &View<'_>) -> Option<bool> {
     let mut rows = view.bound().peekable();
     rows.peek()?;
     let known: Option<Vec<bool>> = rows
-        .map(|row| view.machine.queues.holders(row.port_id).first().and_then(fail_open_of))
+        .map(|row| view.machine.queues.servers(row.port_id).first().and_then(fail_open_of))
         .collect();
     let known = known?;
     let first = *known.first()?;
@@ -112,8 +113,11 @@ fn fail_open_of(process: &Process) -> Option<bool> {
         return None;
     }
     for option in options {
-        if let Some(wish) = option.strip_prefix("--fail-open") {
-            return Some(wish != "=false");
+        if option == "--fail-open" {
+            return Some(true);
+        }
+        if let Some(wish) = option.strip_prefix("--fail-open=") {
+            return wish.parse().ok().map(|wish: FlagWish| wish != FlagWish::Off);
         }
     }
     let from_file = options.iter().any(|option| option.starts_with("--config"));

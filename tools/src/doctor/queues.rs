@@ -171,7 +171,7 @@ fn fed(view: &View<'_>) -> Finding {
     let holders = view.bound().filter(|row| unfed.contains(&row.queue));
     let evidence: Vec<_> = holders
         .filter_map(|row| {
-            let process = view.machine.queues.holders(row.port_id).first()?;
+            let process = view.machine.queues.servers(row.port_id).first()?;
             Some(format!("queue {}: process {} ({})", row.queue, process.pid, process.name))
         })
         .collect();

@@ -53,35 +53,27 @@ fn count(view: &View<'_>) -> Finding {
     let (Some(highest), false) = (highest, filling.is_empty()) else {
         return COUNT.unseen("which CPUs are online is not known");
     };
-    let mut ranges = view.fanout_ranges();
-    // One queue for all: as if it were a range of one.
-    let single = |rule: &QueueRule| rule.queues.filter(|(first, last)| first == last);
-    ranges.extend(view.rules().filter_map(single));
-    ranges.dedup();
-    let (mut evidence, mut better) = (Vec::new(), None);
-    for queues in ranges {
+    let (mut evidence, mut first_odd) = (Vec::new(), None);
+    for (rule, queues) in spread_ranges(view) {
         let odd = oddities(queues, &filling.iter().collect::<Vec<_>>(), highest);
         if !odd.is_empty() {
-            let wanted = (filling.len()..=usize::from(highest) + 1)
-                .find(|count| distinct(filling.iter(), *count))
-                .and_then(|count| u16::try_from(count - 1).ok());
-            better = better.or(wanted.map(|more| (queues.0, queues.0.saturating_add(more))));
+            first_odd = first_odd.or(Some((rule, queues.0)));
             evidence.extend(odd);
         }
     }
-    if evidence.is_empty() {
+    let Some((rule, first)) = first_odd else {
         return COUNT.ok(format!(
             "{}: each fills a queue of its own",
             named_cpus(filling.iter().map(|cpu| cpu.0))
         ));
-    }
-    let hook = view.rules().flat_map(|rule| &rule.hooks).next().map(String::as_str);
-    let rule = view.rules().next();
-    let queues = better.unwrap_or((0, highest));
-    let bypass = rule.is_none_or(|rule| rule.bypass);
+    };
+    let more = (filling.len()..=usize::from(highest) + 1)
+        .find(|count| distinct(filling.iter(), *count))
+        .and_then(|count| u16::try_from(count - 1).ok());
+    let queues = (first, first.saturating_add(more.unwrap_or(highest)));
     let command = rule.map_or_else(
-        || install(hook, queues, true, bypass),
-        |rule| remade(rule, queues, true, bypass),
+        || install(None, queues, true, true),
+        |rule| remade(rule, queues, true, rule.bypass),
     );
     COUNT
         .warn("the number of queues does not fit the CPUs")
@@ -89,6 +81,22 @@ fn count(view: &View<'_>) -> Finding {
         .seen_all(evidence)
         .mend(format!("fanq run --queues {}   # first, then:", range(queues)))
         .mend(command)
+}
+
+/// The ranges that CPUs are spread over, each once, with the first rule that has it; without any rule, what was asked
+/// for. One queue for all is a range of one.
+fn spread_ranges<'a>(view: &'a View<'_>) -> Vec<(Option<&'a QueueRule>, (u16, u16))> {
+    let spread = |rule: &'a QueueRule| {
+        let queues = rule.queues.filter(|(first, last)| rule.fanout || first == last)?;
+        Some((Some(rule), queues))
+    };
+    let mut ranges: Vec<_> = view.rules().filter_map(spread).collect();
+    if view.rules().next().is_none() {
+        ranges.extend(view.asked.map(|asked| (None, (asked.first(), asked.last()))));
+    }
+    ranges.sort_by_key(|(_, queues)| *queues);
+    ranges.dedup_by_key(|(_, queues)| *queues);
+    ranges
 }
 
 /// Queues that several CPUs fill, and those beyond the last CPU.

@@ -73,7 +73,8 @@ impl View<'_> {
     /// The CPUs on which packets come to the rules: those that handle what the devices receive; where that is not
     /// known, or where packets of this machine itself are queued, all.
     pub(super) fn filling_cpus(&self) -> CpuList {
-        let local = self.rules().any(|rule| rule.hooks.iter().any(|hook| hook == "output"));
+        let is_local = |hook: &String| hook == "output" || hook == "postrouting";
+        let local = self.rules().any(|rule| rule.hooks.iter().any(is_local));
         let handled: Vec<_> = self.hardware().filter_map(Device::handling_cpus).collect();
         if local || handled.is_empty() || handled.len() < self.hardware().count() {
             return self.online();

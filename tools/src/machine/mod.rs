@@ -34,7 +34,7 @@ pub(crate) use interrupts::{DeviceInterrupt, Interrupt};
 pub(crate) use kernel::{Feature, Kernel, Presence, Version};
 pub(crate) use limits::Limits;
 pub(crate) use privileges::{CAP_NET_ADMIN, CAP_SYS_PTRACE, Privileges};
-pub(crate) use processes::{IRQBALANCE, Process, Processes, Thread};
+pub(crate) use processes::{FIRST_PROCESS, IRQBALANCE, Process, Processes, Thread};
 pub(crate) use queues::{NetlinkSocket, Queues};
 pub(crate) use root::Root;
 pub(crate) use rules::{Backend, QueueRule, Rules};

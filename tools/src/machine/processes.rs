@@ -1,7 +1,7 @@
 //! The processes: who holds the sockets of the queues, and which daemons run.
 //!
-//! Invariant: one walk over /proc. A process that ends meanwhile, or that may not be looked into, is left out, and the
-//! latter are counted.
+//! Invariant: one walk over /proc, the first process last. A process that ends meanwhile, or that may not be looked
+//! into, is left out, and the latter are counted.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,8 @@ use super::root::Root;
 /// What the walk has found.
 #[derive(Debug, Default)]
 pub(crate) struct Processes {
-    /// Those that hold a socket that was looked for, by its inode.
+    /// Those that hold a socket that was looked for, by its inode; the first process, which may keep it for another,
+    /// comes last.
     pub(crate) holders: HashMap<u64, Vec<Process>>,
     /// The numbers of processes by name, of the names that were looked for.
     pub(crate) named: HashMap<&'static str, u32>,
@@ -47,7 +48,9 @@ impl Processes {
     pub(crate) fn read(root: &Root, inodes: &[u64]) -> Fact<Self> {
         root.names("proc").map(|names| {
             let mut found = Self::default();
-            for pid in names.iter().filter_map(|name| name.parse::<u32>().ok()) {
+            let mut pids: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
+            pids.sort_unstable_by_key(|pid| (*pid == FIRST_PROCESS, *pid));
+            for pid in pids {
                 found.look_at(root, pid, inodes);
             }
             found
@@ -99,6 +102,10 @@ fn threads(root: &Root, pid: u32) -> Vec<Thread> {
     let ids = root.names(&folder);
     ids.known().into_iter().flatten().filter_map(thread).collect()
 }
+
+/// What the kernel starts first: as a service manager it keeps sockets for those that it starts (systemd's
+/// `FileDescriptorStoreMax=`), and serves none of them.
+pub(crate) const FIRST_PROCESS: u32 = 1;
 
 /// Those that change the settings that are looked at.
 const DAEMONS: [&str; 2] = [IRQBALANCE, "tuned"];

@@ -6,7 +6,7 @@
 use fanq::KernelRow;
 
 use super::fact::Fact;
-use super::processes::{Process, Processes};
+use super::processes::{FIRST_PROCESS, Process, Processes};
 use super::root::Root;
 
 /// The queues of the network namespace.
@@ -48,7 +48,16 @@ impl Queues {
         self.sockets.known()?.iter().find(|socket| socket.port_id == port_id)
     }
 
-    /// The processes that hold the socket with this port. None where none can be seen.
+    /// The processes that may serve the queues of the socket with this port: those that hold it, but for the first
+    /// process where it only keeps it for another.
+    pub(crate) fn servers(&self, port_id: u32) -> &[Process] {
+        match self.holders(port_id) {
+            [servers @ .., keeper] if keeper.pid == FIRST_PROCESS && !servers.is_empty() => servers,
+            all => all,
+        }
+    }
+
+    /// The processes that hold the socket with this port, the first process last. None where none can be seen.
     pub(crate) fn holders(&self, port_id: u32) -> &[Process] {
         let inode = self.socket(port_id).map(|socket| socket.inode);
         let processes = self.processes.known();

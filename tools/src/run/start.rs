@@ -47,7 +47,7 @@ where
     F: Fn(WorkerInfo) -> I + Send + Sync + 'static,
 {
     let builder = EngineBuilder::from(options.engine.clone())
-        .on_watchdog_start(|| confine::thread(Role::Worker));
+        .on_watchdog_start(|| confine::thread(Role::Watchdog));
     match options.inspect_threads {
         0 => builder.prepare(move |worker| confined(Role::Worker, make(worker))),
         threads => {

@@ -35,7 +35,8 @@ struct Step<'a> {
 /// Makes the changes.
 ///
 /// # Errors
-/// A value cannot be read, or is refused: then all are as before, or the error says which are not.
+/// A value cannot be read, or is refused: then all are as before, or the error says which are not. The journal cannot
+/// be written behind the changes: then they are made, and can be undone.
 pub(crate) fn apply(
     knobs: &mut dyn Knobs,
     store: &Store,
@@ -81,7 +82,9 @@ pub(crate) fn apply(
         }
     }
     settle(knobs, &mut journal);
-    store.save(&journal)?;
+    store
+        .save(&journal)
+        .context("the changes are made; fanq tune revert undoes them once this can be written")?;
     Ok(Applied { changed: steps.len(), rounded })
 }
 

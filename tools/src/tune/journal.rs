@@ -187,7 +187,8 @@ impl Store {
     fn replace(&self, bytes: &[u8]) -> io::Result<()> {
         let part = beside(&self.path, PART);
         step();
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+        // Everybody may read it: `plan` does, which needs no rights, and nothing in it is secret.
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&part)?;
         step();
         file.write_all(bytes)?;
         step();

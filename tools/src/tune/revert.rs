@@ -2,12 +2,14 @@
 //!
 //! Invariant: it can be run again after it was killed anywhere, and comes to the same end. What somebody else has set
 //! meanwhile is left alone and stays in the journal, so that `--force` can still put it back; what is not there any
-//! more, or is another device's, is forgotten.
+//! more, or is another device's, is forgotten. What a change of a card's queues has reset by itself (interrupts, RPS,
+//! XPS) is not in the journal: it is said, not put back.
 
 use anyhow::{Context, bail};
 
 use super::journal::{Entry, Journal, Store};
 use super::knobs::{KnobError, Knobs};
+use super::setting::{Setting, Table};
 
 /// What a revert has done.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub(crate) struct Reverted {
     pub(crate) left: Vec<String>,
     /// Not there any more, in words.
     pub(crate) gone: Vec<String>,
+    /// Devices that have their former number of queues again: the change has reset their interrupts, RPS and XPS.
+    pub(crate) reset: Vec<String>,
     /// Whether the machine was restarted since the changes.
     pub(crate) restarted: bool,
 }
@@ -111,6 +115,9 @@ fn put_back(
             continue;
         }
         reverted.put_back += 1;
+        if let Setting::Ethtool { device, table: Table::Channels, .. } = &entry.setting {
+            reverted.reset.push(device.clone());
+        }
         // What was refused shows below.
         let _ = knobs.write(&entry.setting, &entry.old);
     }

@@ -114,13 +114,14 @@ pub(super) fn applied_json(plan: &Plan, applied: &Applied) -> anyhow::Result<()>
 
 pub(super) fn reverted(reverted: Option<&Reverted>, as_json: bool) -> anyhow::Result<()> {
     let nothing = Reverted::default();
-    let Reverted { put_back, already, left, gone, restarted } = reverted.unwrap_or(&nothing);
+    let Reverted { put_back, already, left, gone, reset, restarted } = reverted.unwrap_or(&nothing);
     if as_json {
         return print(&json!({
             "put_back": put_back,
             "already": already,
             "left": left,
             "gone": gone,
+            "reset": reset,
             "restarted": restarted,
         }));
     }
@@ -136,6 +137,12 @@ pub(super) fn reverted(reverted: Option<&Reverted>, as_json: bool) -> anyhow::Re
     }
     for line in left {
         println!("left alone: {line}");
+    }
+    for device in reset {
+        println!(
+            "{device} has its former number of queues; what its interrupts, RPS and XPS were set to before the change \
+             is not put back, as the change has reset it: look at `fanq tune plan`"
+        );
     }
     println!("{} put back, {already} were as before", changes(*put_back));
     if !left.is_empty() {

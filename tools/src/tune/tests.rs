@@ -1,7 +1,7 @@
 //! Apply and revert on copies of a machine's files: every byte comes back, wherever a run is killed or refused.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::apply::apply;
 use super::change::Change;
@@ -15,6 +15,9 @@ const JOURNAL: &str = "var/lib/fanq/tune.json";
 
 const RINGS: &str = "Ring parameters for eth0:\nPre-set maximums:\nRX:\t\t4096\nTX:\t\t4096\n\
                      Current hardware settings:\nRX:\t\t512\nTX:\t\t512\n";
+
+const CHANNELS: &str = "Channel parameters for eth0:\nPre-set maximums:\nCombined:\t4\n\
+                        Current hardware settings:\nCombined:\t2\n";
 
 fn write(root: &Path, name: &str, text: &str) {
     let path = root.join(name);
@@ -359,6 +362,56 @@ fn a_change_without_effect_and_one_without_a_file_undo_the_others() {
     let error = format!("{:#}", do_apply(root.path(), &changes()).unwrap_err());
     assert!(error.contains("irq.38") && error.contains("nothing was changed"), "{error}");
     assert_eq!(files(root.path()), before);
+}
+
+/// Nothing can be written any more behind the last change; then the error says that the changes are in force.
+#[test]
+fn a_journal_that_cannot_be_written_behind_the_changes_says_that_they_are_made() {
+    struct FullDisk(RootKnobs, PathBuf);
+    impl Knobs for FullDisk {
+        fn read(&self, setting: &Setting) -> Result<String, KnobError> {
+            self.0.read(setting)
+        }
+        fn write(&mut self, setting: &Setting, value: &str) -> Result<(), KnobError> {
+            // What is in the way of the journal's next version.
+            std::fs::create_dir_all(&self.1).unwrap();
+            self.0.write(setting, value)
+        }
+        fn is_settable(&self, setting: &Setting) -> bool {
+            self.0.is_settable(setting)
+        }
+        fn owner(&self, setting: &Setting) -> String {
+            self.0.owner(setting)
+        }
+        fn boot(&self) -> String {
+            self.0.boot()
+        }
+    }
+    let root = machine();
+    let before = files(root.path());
+    let store = Store::open(&root.path().join(JOURNAL)).unwrap();
+    let in_the_way = root.path().join(format!("{JOURNAL}.part"));
+    let mut knobs = FullDisk(RootKnobs::new(root.path()), in_the_way.clone());
+    let error = format!("{:#}", apply(&mut knobs, &store, &changes()).unwrap_err());
+    assert!(error.starts_with("the changes are made; fanq tune revert undoes them"), "{error}");
+    assert_has_new_values(root.path());
+    drop(store);
+    std::fs::remove_dir(in_the_way).unwrap();
+    assert_eq!(do_revert(root.path(), false).unwrap().unwrap().put_back, 5);
+    assert_eq!(files(root.path()), before);
+}
+
+/// What the card resets with the number of its queues is no value of ours; it is said whose it was.
+#[test]
+fn a_card_that_gets_its_queues_back_is_named() {
+    let root = machine();
+    write(root.path(), "commands/ethtool -l eth0", CHANNELS);
+    let (device, key) = ("eth0".to_owned(), "combined".to_owned());
+    let channels = Setting::Ethtool { device, table: Table::Channels, key };
+    do_apply(root.path(), &[change(channels, "2", "4")]).unwrap();
+    let reverted = do_revert(root.path(), false).unwrap().unwrap();
+    let reset = vec!["eth0".to_owned()];
+    assert_eq!(reverted, Reverted { put_back: 1, reset, ..Reverted::default() });
 }
 
 /// A card takes another number than was asked for; that is ours, too.

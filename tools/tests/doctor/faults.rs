@@ -1,13 +1,14 @@
 //! One fault at a time in a sound machine, and what must turn.
 
+use crate::counters::COUNTERS;
 use crate::tree::{ENGINE, Shape, Tree, mask};
 use crate::{doctor, findings, json};
 
 /// What it is, how it is put in, what is not OK then, and the options.
-type Fault = (&'static str, fn(&Tree), &'static [&'static str], &'static [&'static str]);
+pub(crate) type Fault = (&'static str, fn(&Tree), &'static [&'static str], &'static [&'static str]);
 
 const NFT: &str = "commands/nft -j list ruleset";
-const TABLE: &str = "proc/net/netfilter/nfnetlink_queue";
+pub(crate) const TABLE: &str = "proc/net/netfilter/nfnetlink_queue";
 const KEY: &str = "6d:5a:6d:5a";
 const FANOUT: &str = "flags\": [\"bypass\", \"fanout\"]";
 
@@ -409,83 +410,6 @@ const DEVICE: &[Fault] = &[
             "device-rss-symmetry unseen",
             "device-rss-table unseen",
         ],
-        &[],
-    ),
-];
-
-const COUNTERS: &[Fault] = &[
-    (
-        "queue full now",
-        |tree| tree.edit_later(TABLE, "65531     0", "65531    44"),
-        &["counters-queue-full fail"],
-        &[],
-    ),
-    (
-        "queue was full",
-        |tree| tree.edit(TABLE, "100002     0 2 65531     0", "100002     0 2 65531     9"),
-        &["counters-queue-full warn"],
-        &[],
-    ),
-    (
-        "socket full now",
-        |tree| tree.edit_later(TABLE, "65531     0     0", "65531     0    44"),
-        &["counters-socket-full fail"],
-        &[],
-    ),
-    (
-        "socket full now, with fail-open",
-        |tree| tree.edit_later("proc/net/netlink", "0 0 0 2 0 90002", "0 0 0 2 17 90002"),
-        &["counters-socket-full fail"],
-        &[],
-    ),
-    (
-        "stuck",
-        |tree| tree.edit(TABLE, "100002     0 2", "100002    12 2"),
-        &["counters-answered fail"],
-        &[],
-    ),
-    (
-        "slow, but not stuck",
-        |tree| {
-            tree.edit(TABLE, "100002     0 2", "100002    12 2");
-            let row = "100002    12 2 65531     0     0       50";
-            tree.edit_later(TABLE, row, "100002    14 2 65531     0     0       60");
-        },
-        &[],
-        &[],
-    ),
-    (
-        "a backlog that overflows",
-        |tree| {
-            tree.edit_later("proc/net/softnet_stat", "000003e8 00000007", "000003e8 00000009");
-        },
-        &["counters-softnet-dropped fail"],
-        &[],
-    ),
-    (
-        "a budget that is too small",
-        |tree| {
-            tree.edit_later("proc/net/softnet_stat", "00000007 00000009", "00000007 00000010");
-        },
-        &["counters-softnet-squeezed warn"],
-        &[],
-    ),
-    (
-        "a ring that overflows",
-        |tree| tree.write("later/sys/class/net/eth0/statistics/rx_missed_errors", "4\n"),
-        &["counters-device-missed fail"],
-        &[],
-    ),
-    (
-        "connections nearly full",
-        |tree| tree.write("proc/sys/net/netfilter/nf_conntrack_count", "230000\n"),
-        &["counters-conntrack warn"],
-        &[],
-    ),
-    (
-        "connections full",
-        |tree| tree.write("proc/sys/net/netfilter/nf_conntrack_count", "262144\n"),
-        &["counters-conntrack fail"],
         &[],
     ),
 ];

@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test's own helpers cannot do ends the test")]
 
+mod counters;
 mod faults;
 mod large;
 mod on_the_kernel;
@@ -17,7 +18,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use tree::{Shape, Tree};
+use tree::{ENGINE, Shape, Tree};
 
 /// Runs it on a machine made of files.
 fn doctor(tree: &Tree, arguments: &[&str]) -> Output {
@@ -128,6 +129,16 @@ fn the_posture_says_what_becomes_of_packets() {
     );
     tree.write("proc/700/cmdline", "fanq\0run\0--fail-open\0--config\0/etc/fanq.toml\0");
     assert_eq!(posture(&tree)[1], "queue-full: pass unseen");
+    for (wish, packets) in [
+        ("off", "dropped"),
+        ("false", "dropped"),
+        ("wanted", "pass unseen"),
+        ("required", "pass unseen"),
+        ("true", "pass unseen"),
+    ] {
+        tree.write("proc/700/cmdline", &format!("fanq\0run\0--fail-open={wish}\0"));
+        assert_eq!(posture(&tree)[1], format!("queue-full: {packets}"), "{wish}");
+    }
     tree.write("proc/700/cmdline", "fanq\0run\0--config\0/etc/fanq.toml\0");
     assert_eq!(posture(&tree)[1], "queue-full: dropped, or pass");
     tree.write_rules("flags\": \"fanout\"", (0, 3));
@@ -135,6 +146,75 @@ fn the_posture_says_what_becomes_of_packets() {
     (0..4).for_each(|queue| tree.hold(800, queue));
     tree.write_process("800", "systemd", "0::/");
     assert_eq!(posture(&tree)[3], "engine-killed: kept, and wait");
+}
+
+/// systemd's store of descriptors has a copy of each socket; it serves none, so it is not judged.
+#[test]
+fn a_service_manager_that_keeps_the_sockets_is_not_taken_for_the_program() {
+    let tree = Tree::sound(Shape::four());
+    tree.write_process("1", "systemd", "0::/init.scope");
+    tree.edit("proc/1/status", "Cpus_allowed_list:\t0-3", "Cpus_allowed_list:\t0");
+    tree.write("sys/fs/cgroup/init.scope/cpu.max", "50000 100000\n");
+    (0..4).for_each(|queue| tree.hold(1, queue));
+    assert_eq!(findings(&tree, &[]), (vec![], 0));
+    let report = json(&doctor(&tree, &["--json"]));
+    let owner = report["checks"].as_array().unwrap().iter();
+    let owner = owner.clone().find(|check| check["id"] == "queue-owner").unwrap();
+    let expected = "queues 0-3: process 700 (fanq) and process 1 (systemd)";
+    assert_eq!(owner["evidence"][0], expected);
+    let posture = |case: usize| report["posture"][case]["packets"].as_str().unwrap();
+    assert_eq!((posture(1), posture(3)), ("dropped", "kept, and wait"));
+    // With nobody else it is who has them.
+    std::fs::remove_dir_all(tree.path().join(format!("proc/{ENGINE}"))).unwrap();
+    assert_eq!(findings(&tree, &[]).0, ["cpus-allowed fail", "cpus-quota warn"]);
+}
+
+/// Of several rules the one that does not fit is made anew, not the first.
+#[test]
+fn a_rule_that_fits_is_not_to_be_changed_for_another_that_does_not() {
+    let tree = Tree::sound(Shape::four());
+    tree.write(
+        "commands/iptables-save -c",
+        "*filter\n:INPUT ACCEPT [0:0]\n[1:1] -A INPUT -j NFQUEUE --queue-balance 8:9 --queue-bypass \
+         --queue-cpu-fanout\nCOMMIT\n",
+    );
+    let report = json(&doctor(&tree, &["--json"]));
+    let checks = report["checks"].as_array().unwrap();
+    let count = checks.iter().find(|check| check["id"] == "queue-count").unwrap();
+    assert_eq!(count["mend"][0], "fanq run --queues 8-11   # first, then:");
+    let rule = "-j NFQUEUE --queue-balance 8:11 --queue-bypass --queue-cpu-fanout";
+    let expected = format!("# iptables -t filter, chain INPUT: {rule}");
+    assert_eq!((&count["status"], &count["mend"][1]), (&"warn".into(), &expected.into()));
+}
+
+/// What this machine sends comes from any CPU, also by the hook that what it forwards comes to.
+#[test]
+fn behind_the_routing_packets_come_from_all_cpus() {
+    let tree = Tree::sound(Shape { interrupts: vec![0, 1], queues: (0, 1), ..Shape::four() });
+    let shared = |tree: &Tree| findings(tree, &[]).0.contains(&"queue-count warn".to_owned());
+    assert!(!shared(&tree));
+    for hook in ["output", "postrouting"] {
+        tree.write_rules("flags\": [\"bypass\", \"fanout\"]", (0, 1));
+        tree.edit("commands/nft -j list ruleset", "\"forward\"}", &format!("\"{hook}\"}}"));
+        assert!(shared(&tree), "{hook}");
+    }
+}
+
+#[test]
+fn a_card_without_combined_channels_is_given_receiving_ones() {
+    let tree = Tree::sound(Shape::four());
+    let section =
+        |count: u8| format!("RX:\t\t{count}\nTX:\t\t{count}\nOther:\t\t1\nCombined:\t0\n");
+    let text = format!(
+        "Channel parameters for eth0:\nPre-set maximums:\n{}Current hardware settings:\n{}",
+        section(4),
+        section(2)
+    );
+    tree.write("commands/ethtool -l eth0", &text);
+    let report = json(&doctor(&tree, &["--json"]));
+    let checks = report["checks"].as_array().unwrap();
+    let channels = checks.iter().find(|check| check["id"] == "device-channels").unwrap();
+    assert_eq!(channels["mend"][0], "ethtool -L eth0 rx 4");
 }
 
 #[test]

@@ -69,9 +69,9 @@ impl KernelDelta {
 }
 
 /// Whether these are counters of one binding, where they may have wrapped. One that would have gone on faster than any
-/// machine can has begun anew.
+/// machine can, or half way round, has begun anew.
 fn is_continued(then: &KernelRow, now: &KernelRow, seconds: f64) -> bool {
-    let most = RATE_MAX * seconds.max(1.0);
+    let most = (RATE_MAX * seconds.max(1.0)).min(HALF_WAY_ROUND);
     let possible = |count: u64| float(count) <= most;
     possible(u64::from(now.id_sequence.wrapping_sub(then.id_sequence)))
         && possible(wrapped(then.queue_dropped, now.queue_dropped))
@@ -85,3 +85,6 @@ fn wrapped(then: u64, now: u64) -> u64 {
 
 /// Packets per second that no queue reaches: a hundred times the fastest that was measured.
 const RATE_MAX: f64 = 1e8;
+
+/// Of counters of 32 bits: beyond it, forwards and backwards are the same.
+const HALF_WAY_ROUND: f64 = 2_147_483_648.0;

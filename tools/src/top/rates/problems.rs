@@ -116,13 +116,17 @@ impl History {
     }
 }
 
-/// Takes what CPUs lost before any queue. One that was offline counts from now on.
+/// Takes what CPUs lost before any queue. One that was offline counts from now on; one that has gone offline loses
+/// nothing more.
 pub(super) fn backlog_losses(
     backlogs: &mut BTreeMap<u32, Losses>,
     then: &[SoftnetRow],
     sample: &Sample,
     seconds: f64,
 ) {
+    for losses in backlogs.values_mut() {
+        losses.rate = 0.0;
+    }
     for now in &sample.softnet {
         let before = then.iter().find(|row| row.cpu == now.cpu);
         let lost = before.map_or(0, |before| now.dropped.wrapping_sub(before.dropped));

@@ -88,6 +88,12 @@ fn a_queue_bound_anew_begins_at_zero_also_under_the_same_port() {
         assert_eq!((line.packets, line.lost()), (Some(40.0), Some(0.0)), "port {port_id}");
         assert_eq!((line.answered, line.history.len()), (Some(40.0), 1), "port {port_id}");
     }
+    // Also where in so long a time a counter could have gone all the way round.
+    let mut board = Board::default();
+    board.take(&sample(0, &[before]));
+    board.take(&sample(60_000, &[with(&queue(row(0, 50)), |q| q.row.id_sequence = 60)]));
+    let line = &board.lines[0];
+    assert_eq!((line.packets, line.lost(), line.history.len()), (Some(1.0), Some(0.0), 1));
 }
 
 #[test]
@@ -281,6 +287,14 @@ fn packets_lost_before_any_queue_are_told_by_cpu() {
     sample.softnet = vec![SoftnetRow { cpu: 1, dropped: 40 }, SoftnetRow { cpu: 6, dropped: 9 }];
     board.take(&sample);
     assert_eq!(words(&board), ["CPU 1: 40 packets/s lost before the queues: backlog full"]);
+    // It goes offline, and is in the table no more.
+    sample.at = std::time::Duration::from_secs(3);
+    sample.softnet.retain(|row| row.cpu != 1);
+    board.take(&sample);
+    assert_eq!(words(&board), ["CPU 1: 40 packets lost before the queues: backlog full, 2 s ago"]);
+    sample.at = std::time::Duration::from_secs(30);
+    board.take(&sample);
+    assert_eq!(words(&board), Vec::<String>::new());
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Which process holds a socket: the inode of `/proc/net/netlink`, found among the descriptors of all processes.
 //!
 //! Invariant: /proc is walked only when an inode appears that was not there, and again for those that were not found,
-//! at most every [`RETRY`]; an unchanged set of sockets costs no system call.
+//! at most every [`RETRY`]; an unchanged set of sockets costs no system call. The first process owns a socket only
+//! where no other has it: as a service manager it keeps sockets for those that it starts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::process_path;
+use crate::machine::FIRST_PROCESS;
 
 /// A process that owns a queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -73,7 +75,9 @@ impl Owners {
     fn look(&mut self) {
         let Ok(entries) = fs::read_dir(&self.proc) else { return };
         let pid = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
-        for pid in entries.filter_map(Result::ok).filter_map(pid) {
+        let mut pids: Vec<u32> = entries.filter_map(Result::ok).filter_map(pid).collect();
+        pids.sort_unstable_by_key(|pid| (*pid == FIRST_PROCESS, *pid));
+        for pid in pids {
             if self.known.iter().all(|(_, owner)| owner.is_some()) {
                 return;
             }

@@ -137,6 +137,20 @@ fn the_fanq_to_be_asked_is_the_owner_or_the_one_that_started_it() {
     assert_eq!(asked, [Some(50), Some(50), Some(50), None]);
 }
 
+/// A service manager that keeps the sockets (systemd's `FileDescriptorStoreMax=`) has them, too.
+#[test]
+fn a_service_manager_is_no_owner_of_what_it_keeps_for_another() {
+    let tree = Tree::new();
+    tree.queues((0..2).map(|queue| (queue, 5000 + u32::from(queue), 0, 0)));
+    tree.sockets((0..2).map(|number| (5000 + number, 10 + u64::from(number))));
+    tree.process(1, "systemd", &[10, 11], &[]);
+    tree.process(50, "fanq", &[10], &[]);
+    let sample = read(&mut sampler(&tree, &[]), 0);
+    let owners = sample.queues.iter().map(|queue| queue.owner.as_ref().unwrap());
+    let owners: Vec<_> = owners.map(|owner| (owner.pid, &*owner.name, owner.fanq)).collect();
+    assert_eq!(owners, [(50, "fanq", Some(50)), (1, "systemd", None)]);
+}
+
 #[test]
 fn no_table_is_an_error_that_says_what_to_do() {
     let tree = Tree::new();

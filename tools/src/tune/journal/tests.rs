@@ -33,6 +33,18 @@ fn what_was_saved_is_loaded_and_without_entries_there_is_none() {
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
 }
 
+/// Whoever may look at the machine may look at the plan for it, which reads the journal.
+#[test]
+fn everybody_may_read_it_as_far_as_new_files_may_be_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (path, other) = (folder.path().join("tune.json"), folder.path().join("other"));
+    Store::open(&path).unwrap().save(&journal("1")).unwrap();
+    File::create(&other).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), mode(&other) & 0o644);
+}
+
 /// Killed at each step of writing, the journal is the one before or the one behind.
 #[test]
 fn a_journal_is_whole_wherever_its_writer_is_killed() {

@@ -35,8 +35,9 @@ pub(super) fn plan(
     hints(draft, device);
     if more_queues {
         draft.note(format!(
-            "{}: its interrupts, RPS and XPS are planned once it has its new queues; after `fanq tune apply` type it \
-             once more",
+            "{0}: its interrupts, RPS and XPS are planned once it has its new queues; after `fanq tune apply` type it \
+             once more. What these are set to now goes with the change, and `fanq tune revert` does not bring it back; \
+             RPS and XPS are shown by: grep . /sys/class/net/{0}/queues/*/?ps_cpus",
             device.name
         ));
         return false;
@@ -111,7 +112,8 @@ fn channels(draft: &mut Draft<'_>, device: &Device, near: &CpuList) -> bool {
         ethtool(device, Table::Channels, key),
         &wanted.to_string(),
         reason,
-        "the card starts anew: packets are lost for a moment, and its interrupts, RPS and XPS are as made",
+        "the card starts anew: packets are lost for a moment, and its interrupts, RPS and XPS are as made, which no \
+         revert undoes",
     )
 }
 

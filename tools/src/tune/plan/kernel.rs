@@ -53,12 +53,12 @@ fn buffers(draft: &mut Draft<'_>, machine: &Machine, target: Target) {
 fn other_programs(machine: &Machine, target: Target) -> Vec<String> {
     let rows = machine.queues.table.known().map(Vec::as_slice).unwrap_or_default();
     let ours = |queue| (target.queues.first()..=target.queues.last()).contains(&queue);
-    let holders = rows
+    let servers = rows
         .iter()
         .filter(|row| ours(row.queue))
-        .flat_map(|row| machine.queues.holders(row.port_id));
+        .flat_map(|row| machine.queues.servers(row.port_id));
     let mut names: Vec<_> =
-        holders.map(|process| process.name.clone()).filter(|name| name != "fanq").collect();
+        servers.map(|process| process.name.clone()).filter(|name| name != "fanq").collect();
     names.sort_unstable();
     names.dedup();
     names

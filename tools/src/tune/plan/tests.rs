@@ -229,7 +229,7 @@ fn new_channels_come_first_and_what_they_bring_later() {
     assert_eq!(value(&plan, "channels.eth0.combined"), Some("64"));
     assert!(!ids(&plan).iter().any(|id| id.starts_with("irq.") || id.starts_with("rps.")));
     assert!(
-        plan.notes.iter().any(|note| note.contains("once it has its new queues")),
+        plan.notes.iter().any(|note| note.contains("`fanq tune revert` does not bring it back")),
         "{:?}",
         plan.notes
     );
@@ -300,6 +300,12 @@ fn a_foreign_programs_queue_is_thought_of() {
         let plan = plan_for(root.path(), "0-3", &[]);
         assert_eq!(value(&plan, "net.core.rmem_default"), planned, "{name}");
     }
+    // A service manager that keeps the socket for fanq asks for nothing.
+    write(root.path(), "proc/4113/comm", "fanq\n");
+    write(root.path(), "proc/1/comm", "systemd\n");
+    std::fs::create_dir_all(root.path().join("proc/1/fd")).unwrap();
+    std::os::unix::fs::symlink("socket:[4929979]", root.path().join("proc/1/fd/9")).unwrap();
+    assert_eq!(value(&plan_for(root.path(), "0-3", &[]), "net.core.rmem_default"), None);
 }
 
 /// In a network namespace the machine's parameters can be seen, and not set.
