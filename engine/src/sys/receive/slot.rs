@@ -7,10 +7,14 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::mapping::Mapping;
+
 /// Memory for one datagram. Held by raw pointer, since the kernel writes to it behind the compiler's back.
 #[derive(Debug)]
 pub(super) struct Slot {
     memory: NonNull<[u8]>,
+    /// What the memory is a part of. Without one it is a box of its own.
+    mapping: Option<Arc<Mapping>>,
 }
 
 // SAFETY: the memory is this value's alone; who may read and write it when is the invariant above, which `bytes`
@@ -20,16 +24,22 @@ unsafe impl Send for Slot {}
 unsafe impl Sync for Slot {}
 
 impl Slot {
-    /// So many bytes, zeroed: calloc'ed, so that pages which no packet reaches are never backed by memory.
-    pub(super) fn new(bytes: usize) -> Self {
-        Self { memory: NonNull::from(Box::leak(vec![0_u8; bytes].into_boxed_slice())) }
+    /// So many bytes of the mapping, behind that many others, which are no other slot's.
+    pub(super) fn of(mapping: &Arc<Mapping>, offset: usize, bytes: usize) -> Self {
+        Self { memory: mapping.part(offset, bytes), mapping: Some(Arc::clone(mapping)) }
+    }
+
+    /// So many bytes of its own, zeroed.
+    pub(super) fn alone(bytes: usize) -> Self {
+        let memory = Box::leak(vec![0_u8; bytes].into_boxed_slice());
+        Self { memory: NonNull::from(memory), mapping: None }
     }
 
     /// So many bytes, beginning with these.
     pub(super) fn holding(datagram: &[u8], bytes: usize) -> Self {
         let mut memory = datagram.to_vec();
         memory.resize(bytes.max(datagram.len()), 0);
-        Self { memory: NonNull::from(Box::leak(memory.into_boxed_slice())) }
+        Self { memory: NonNull::from(Box::leak(memory.into_boxed_slice())), mapping: None }
     }
 
     /// Where the kernel is to write.
@@ -52,8 +62,10 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // SAFETY: the memory came from Box::leak, is freed only here, and no borrow outlives self.
-        drop(unsafe { Box::from_raw(self.memory.as_ptr()) });
+        if self.mapping.is_none() {
+            // SAFETY: the memory came from Box::leak, is freed only here, and no borrow outlives self.
+            drop(unsafe { Box::from_raw(self.memory.as_ptr()) });
+        }
     }
 }
 
