@@ -29,9 +29,7 @@ main() {
     export RUST_BACKTRACE=0
     local check=(valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite
         --show-leak-kinds=definite --num-callers=30 --fair-sched=yes)
-    # It asks which pages were never written, and valgrind's own calloc writes all of them.
-    local unfit=(--skip memory_backs_slots_only_where_something_was_written)
-    (cd engine && "${check[@]}" "$binary" --test-threads 1 "${unfit[@]}" "${filters[@]}") ||
+    (cd engine && "${check[@]}" "$binary" --test-threads 1 "${filters[@]}") ||
         fail "see above; by hand: ${check[*]} $binary NAME"
 }
 

@@ -136,6 +136,12 @@ pack_initramfs() {
     else
         say "no SCTP in the guest: $why"
     fi
+    # The only means here to have UDP joined on its way.
+    if need ethtool:ethtool; then
+        add_program "$(command -v ethtool)" /usr/sbin/ethtool
+    else
+        say "no joined UDP in the guest: $why"
+    fi
     install -m 755 scripts/vm/init "$root/init"
     install -m 644 scripts/vm/guest.sh scripts/vm/steps.sh scripts/vm/flows.sh scripts/vm/doctor.sh \
         scripts/vm/selftests.sh scripts/vm/faults.sh scripts/vm/systemd.sh "$root/"

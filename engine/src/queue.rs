@@ -116,7 +116,7 @@ impl Queue {
             .map_err(failed("setting the receive buffer"))?;
         let (granted, mut early) = bind(&mut socket, number, config)?;
         early.reverse();
-        let ring = ring(config, granted, batch, lent_max);
+        let ring = ring(number, config, granted, batch, lent_max)?;
         let (socket, past) = (Arc::new(socket), Past::none());
         Ok(Self { socket, ring, early, receive_buffer, granted, watched: None, past })
     }
@@ -236,11 +236,18 @@ impl Wake for WeakQueueWaker {
 }
 
 /// Room for what comes from a queue configured so.
-fn ring(config: &QueueConfig, granted: ConfigFlags, batch: usize, lent_max: usize) -> ReceiveRing {
+fn ring(
+    queue: u16,
+    config: &QueueConfig,
+    granted: ConfigFlags,
+    batch: usize,
+    lent_max: usize,
+) -> Result<ReceiveRing, QueueError> {
     let context = granted.contains(QueueFlag::SecurityContext);
     let metadata_bytes = METADATA_BYTES + if context { SECURITY_CONTEXT_BYTES } else { 0 };
     let datagram_bytes = usize::from(config.copy_range.bytes()) + metadata_bytes;
     ReceiveRing::new(batch, datagram_bytes, lent_max)
+        .map_err(|source| QueueError::NoMemory { queue, source })
 }
 
 /// Binds and configures the queue, without the flags that the kernel refuses if the start can do without them.
@@ -336,6 +343,16 @@ pub enum QueueError {
     Socket {
         /// What was being done.
         call: &'static str,
+        /// The error.
+        source: io::Error,
+    },
+    /// A limit on the process's addresses is too low for its receive memory (`RLIMIT_AS`).
+    #[error(
+        "queue {queue}: no memory to receive into: {source}; raise the limit (ulimit -v), or use fewer queues, a smaller --batch or --copy-range, or no deferral"
+    )]
+    NoMemory {
+        /// The queue.
+        queue: u16,
         /// The error.
         source: io::Error,
     },

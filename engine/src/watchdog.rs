@@ -328,7 +328,7 @@ mod tests {
             deferring: false,
             begins: None,
         };
-        let port = Silent { ring: ReceiveRing::new(1, 64, 0), readable };
+        let port = Silent { ring: ReceiveRing::new(1, 64, 0).expect("it is small"), readable };
         (Watched::new(1, port, Arc::clone(&shared), config), shared)
     }
 

@@ -28,7 +28,7 @@ check_selftests() {
     self_exit_with_packets
     self_vrf
     self_sctp
-    skip_aloud selftest-udp-gro-fraglist "needs ethtool in this guest"
+    self_udp_gro_fraglist
     after=$(cat /proc/sys/kernel/tainted)
     check selftest-taint "$after, before $taint" [ "$after" = "$taint" ]
     space=engine
@@ -335,7 +335,9 @@ END
     check selftest-vrf "ping's status $answered, $packets packets, ${errors:-no errors}" \
         [ "$answered/$packets$errors" = 0/4 ]
     bounded 10 near $NFT flush ruleset
-    $IP -n near link del tvrf
+    # A device that leaves a VRF has lost its routes but those to its own networks.
+    $IP -n near link del tvrf && $IP -n near route replace default via $AT_ROUTER && self_ping $FAR
+    check selftest-vrf-left "far is reached again, exit status $?" [ $? = 0 ]
 }
 
 # Through the forward hook, and from the output hook, where a packet may still stand for several chunks.
@@ -381,4 +383,57 @@ self_sctp_transfer() {
     bounded 10 near socat -d -d -u OPEN:sctp.sent SCTP4:$FAR:$SELF_PORT 2>>sctp.err
     wait "$sink"
     cmp -s sctp.sent sctp.got
+}
+
+# Datagrams that the router joins as they come in (GRO, a list of packets) are one packet with one unconfirmed
+# connection, which is queued whole and goes on whole. Those that came alone are not tracked and pass by the queue.
+self_udp_gro_fraglist() {
+    [ -x /usr/sbin/ethtool ] || {
+        skip_aloud selftest-udp-gro-fraglist "no ethtool in this guest"
+        return
+    }
+    bounded 10 router /usr/sbin/ethtool -K near0 rx-udp-gro-forwarding on rx-gro-list on \
+        generic-receive-offload on >gro.out 2>&1 || {
+        skip_aloud selftest-udp-gro-fraglist "near0: $(tail -n 1 gro.out)"
+        return
+    }
+    # What has come waits a moment for more, else it would take two CPUs at once for two packets to meet.
+    bounded 10 router sh -c 'echo 20000000 >/sys/class/net/near0/gro_flush_timeout'
+    self_rules selftest-udp-gro-fraglist <<END
+table inet t {
+    chain pre {
+        type filter hook prerouting priority -300
+        iifname near0 meta l4proto udp meta length > 1000 accept
+        notrack
+    }
+    chain to {
+        type filter hook postrouting priority 0
+        udp dport $SELF_PORT ct status ! confirmed counter mark set 1 queue num 1
+    }
+    chain from { type filter hook postrouting priority 1; mark 1 counter; }
+}
+END
+    start_engine selftest-udp-gro-fraglist "$FANQ" run --queues 1 --placement none --summary json --gso --conntrack
+    self_sink far receive --bind $FAR:$SELF_PORT --expect 8000 --idle 20
+    # Until the first of them is answered, all have a connection that is not confirmed.
+    kill -STOP "$engine"
+    bounded 60 near "$BENCH" send --to $FAR:$SELF_PORT --cpus 0 --count 8000 --size 512 >send.json 2>send.err
+    kill -CONT "$engine"
+    wait "$sink"
+    stop_engine selftest-udp-gro-fraglist
+    self_totals
+    received=$(number sink.json received) sent=$(number send.json sent)
+    # shellcheck disable=SC2046 # two numbers
+    set -- $(bounded 10 router $NFT list ruleset | grep -o 'counter packets [0-9]*' | grep -o '[0-9]*$')
+    if [ "$1" = 0 ]; then
+        value="none of ${sent:-0} datagrams was joined with another $(tail -n 1 send.err)"
+        skip_aloud selftest-udp-gro-fraglist "$value"
+    else
+        check selftest-udp-gro-fraglist \
+            "$1 to the queue, $2 from it, $packets inspected, ${errors:-no errors}, $received of $sent datagrams" \
+            [ "$1/$packets$errors" = "$2/$2" -a "$received" = "$sent" ]
+    fi
+    bounded 10 router /usr/sbin/ethtool -K near0 rx-udp-gro-forwarding off rx-gro-list off generic-receive-offload off
+    bounded 10 router sh -c 'echo 0 >/sys/class/net/near0/gro_flush_timeout'
+    self_end
 }

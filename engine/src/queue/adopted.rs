@@ -96,7 +96,7 @@ impl Queue {
             let last = past.next_id.previous();
             past.orphaned = answer_orphans(&socket, &table, before, last, on_orphan)?;
         }
-        let ring = ring(config, granted, batch, lent_max);
+        let ring = ring(number, config, granted, batch, lent_max)?;
         let (socket, early) = (socket.into(), Vec::new());
         Ok(Self { socket, ring, early, receive_buffer, granted, watched: None, past })
     }

@@ -34,7 +34,7 @@ impl Queue {
     /// # Errors
     /// The kernel's table cannot be opened.
     pub(crate) fn outside(&self, number: u16) -> io::Result<OutsideQueue> {
-        let ring = ReceiveRing::new(BATCH, DATAGRAM_BYTES, 0);
+        let ring = ReceiveRing::new(BATCH, DATAGRAM_BYTES, 0)?;
         Ok(OutsideQueue {
             number,
             socket: Arc::downgrade(&self.socket),

@@ -1,7 +1,7 @@
 //! Many datagrams in one system call: `recvmmsg` into buffers that are allocated once.
 //!
 //! ```text
-//! slots    | slot 0            | slot 1 | ...             | slot batch-1 |   each of `stride` bytes
+//! slots    | slot 0            | slot 1 | ...             | slot batch-1 |   parts of one mapping, `stride` bytes each
 //!            ^                   ^
 //! vectors  | base, stride      | base, stride | ...
 //!            ^                   ^
@@ -13,6 +13,7 @@
 //! before the next receive, so the kernel writes only where nobody else looks. Pages of a slot are touched first by
 //! the worker's own receive, so they lie in its memory node, and only as many as packets fill.
 
+mod mapping;
 mod slot;
 
 use std::cell::RefCell;
@@ -21,6 +22,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mapping::Mapping;
 pub(crate) use slot::LentDatagram;
 use slot::Slot;
 
@@ -81,12 +83,16 @@ unsafe impl Send for ReceiveRing {}
 impl ReceiveRing {
     /// Room for `batch` datagrams of up to `datagram_bytes` each, and for `lent_max` more that are lent at a time. A
     /// longer datagram is cut and says so.
-    pub(crate) fn new(batch: usize, datagram_bytes: usize, lent_max: usize) -> Self {
+    ///
+    /// # Errors
+    /// There is no room for it in the address space.
+    pub(crate) fn new(batch: usize, datagram_bytes: usize, lent_max: usize) -> io::Result<Self> {
         assert!(batch > 0 && datagram_bytes > 0, "an empty ring can receive nothing");
-        let stride = datagram_bytes.next_multiple_of(CACHE_LINE);
-        let mut slots: Vec<_> =
-            Slot::many(batch + lent_max, stride).into_iter().map(Arc::new).collect();
-        let spares = slots.split_off(batch);
+        let stride = (datagram_bytes.div_ceil(CACHE_LINE) | 1) * CACHE_LINE;
+        let count = batch.saturating_add(lent_max);
+        let mapping = Arc::new(Mapping::new(count.saturating_mul(stride))?);
+        let slot = |index| Arc::new(Slot::of(&mapping, index * stride, stride));
+        let slots: Vec<_> = (0..batch).map(slot).collect();
         let mut vectors: Vec<libc::iovec> = slots
             .iter()
             .map(|slot| libc::iovec { iov_base: slot.base().cast(), iov_len: stride })
@@ -102,7 +108,8 @@ impl ReceiveRing {
             })
             .collect();
         let lent = RefCell::new(Vec::with_capacity(batch));
-        Self { slots, spares, lent, vectors, headers, stride, received: 0 }
+        let spares = (batch..count).map(slot).collect();
+        Ok(Self { slots, spares, lent, vectors, headers, stride, received: 0 })
     }
 
     /// Receives what waits, up to a batch, and returns how many datagrams. With `block` it waits for the first
@@ -177,8 +184,8 @@ impl ReceiveRing {
         LentDatagram::new(Arc::clone(&self.slots[index]), length)
     }
 
-    /// Takes back what was lent, to be used again. (Dropping it is no fault, but then its memory is freed, and a
-    /// new one allocated when it is missing.)
+    /// Takes back what was lent, to be used again. (Dropping it is no fault, but then its memory is gone for this
+    /// ring, and other memory is allocated when it is missing.)
     pub(crate) fn give_back(&mut self, datagram: LentDatagram) {
         // Two owners: it came back before the next receive, and this ring still has it in its place.
         if let Some(slot) = datagram.into_only_owner(self.stride) {
@@ -193,9 +200,7 @@ impl ReceiveRing {
             if Arc::get_mut(slot).is_some() {
                 continue;
             }
-            *slot = self.spares.pop().unwrap_or_else(|| {
-                Arc::new(Slot::many(1, self.stride).pop().expect("one was asked for"))
-            });
+            *slot = self.spares.pop().unwrap_or_else(|| Arc::new(Slot::alone(self.stride)));
             self.vectors[index].iov_base = slot.base().cast();
         }
     }
@@ -214,16 +219,56 @@ impl ReceiveRing {
     }
 }
 
-/// Slots begin on cache lines of their own. How far apart they lie beyond that showed no difference in cost.
+/// Slots begin on cache lines of their own, an odd number of them apart, so that their first lines, which every packet
+/// takes, spread over all sets of a cache. How far apart they lie beyond that showed no difference in cost.
 const CACHE_LINE: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use super::*;
+
+    /// How many pages of it are backed by memory (proc_pid_pagemap(5): bit 63).
+    fn backed_pages(slot: &Slot, bytes: usize) -> usize {
+        let pagemap = std::fs::File::open("/proc/self/pagemap").expect("it is one's own");
+        // SAFETY: sysconf takes a number and touches no memory of ours.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        let page = usize::try_from(page).expect("pages have a size");
+        let first = slot.base().addr() / page;
+        let last = (slot.base().addr() + bytes - 1) / page;
+        let is_backed = |number: &usize| {
+            let mut entry = [0; 8];
+            let at = u64::try_from(number * 8).expect("it is an offset");
+            pagemap.read_exact_at(&mut entry, at).expect("it has an entry for each page");
+            u64::from_ne_bytes(entry) >> 63 == 1
+        };
+        (first..=last).filter(is_backed).count()
+    }
+
+    #[test]
+    fn memory_that_no_packet_was_in_is_no_memory() {
+        let bytes = 66_560;
+        let ring = ReceiveRing::new(64, bytes, 128).unwrap();
+        let backed = || -> usize {
+            ring.slots.iter().chain(&ring.spares).map(|slot| backed_pages(slot, bytes)).sum()
+        };
+        assert_eq!(backed(), 0);
+        // As a receive would, in the midst of the slot's pages.
+        // SAFETY: the slot has that many bytes, and nobody else reads or writes them.
+        unsafe { ring.slots[3].base().wrapping_add(30_000).write_bytes(7, 10) };
+        assert!((1..=2).contains(&backed()), "{}", backed());
+    }
+
+    #[test]
+    fn more_than_there_is_room_for_is_an_error() {
+        let error = ReceiveRing::new(1 << 30, 1 << 30, 0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+    }
 
     #[test]
     fn lent_memory_is_not_received_into_and_comes_back() {
-        let mut ring = ReceiveRing::new(2, 64, 1);
+        let mut ring = ReceiveRing::new(2, 64, 1).unwrap();
         ring.simulate_receive(&[vec![1; 10], vec![2; 20]]);
         let lent = ring.lend(1);
         assert_eq!(ring.datagram(1), &lent[..], "it is still read where it lies");
@@ -239,7 +284,7 @@ mod tests {
 
     #[test]
     fn what_comes_back_before_the_next_receive_stays_in_its_place() {
-        let mut ring = ReceiveRing::new(1, 64, 1);
+        let mut ring = ReceiveRing::new(1, 64, 1).unwrap();
         ring.simulate_receive(&[vec![1; 10]]);
         let place = ring.slots[0].base();
         let mut lent = ring.lend(0);

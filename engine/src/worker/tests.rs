@@ -68,7 +68,7 @@ impl SimulatedKernel {
             verdicts: BTreeMap::new(),
             rewritten: BTreeMap::new(),
             delivered: VecDeque::new(),
-            ring: ReceiveRing::new(64, 128, 0),
+            ring: ReceiveRing::new(64, 128, 0).unwrap(),
             early: Vec::new(),
             gate_shut: false,
             came_too_late: 0,

@@ -44,7 +44,7 @@ fn a_slow_inspector_costs_what_the_queue_has_no_room_for_and_no_memory() {
 fn too_little_memory_refuses_the_start_and_what_has_started_serves() {
     let Some(space) = Space::queued() else { return };
     let mut ends = Ends::new(&space);
-    let (mut refused, mut sent) = (0, 0);
+    let (mut refused, mut told, mut sent) = (0, 0, 0);
     for mib in [8, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024] {
         let limit = format!("--as={}", mib << 20);
         let wrapper = ["prlimit", &limit];
@@ -52,6 +52,7 @@ fn too_little_memory_refuses_the_start_and_what_has_started_serves() {
         let end = fanq.ready_or_end();
         if let Some(ended) = end {
             refused += 1;
+            told += u32::from(ended.stderr.contains("no memory to receive into"));
             assert_ne!(ended.code, Some(0), "{mib} MiB: {}", ended.stderr);
             assert!(space.bound().is_empty(), "{mib} MiB");
             continue;
@@ -61,6 +62,7 @@ fn too_little_memory_refuses_the_start_and_what_has_started_serves() {
         let totals = fanq.stop("TERM").json()["totals"].clone();
         assert_eq!((number(&totals, "packets"), number(&totals, "id_gaps")), (200, 0), "{totals}");
     }
-    assert!(refused > 0 && sent > 0, "{refused} starts were refused, {sent} packets sent");
+    // The least of them leave no room for the program's libraries, or for its threads, which is told by others.
+    assert!(told >= 3 && sent > 0, "{told} of {refused} refused starts said why, {sent} sent");
     settle(sent, &[("inspected and delivered", ends.arrived(sent))]);
 }

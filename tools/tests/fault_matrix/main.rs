@@ -9,6 +9,7 @@
 //! SKIPPED, or fails if CI is set.
 
 mod limits;
+mod memory_cap;
 mod overflow;
 mod pulled_away;
 #[path = "../space/mod.rs"]

@@ -12,12 +12,12 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use super::{Site, Traffic, number};
 use crate::space::{Fanq, PATIENCE};
 
-const ASK: u16 = 1;
-const OFFER: u16 = 2;
-const SOCKETS: u16 = 3;
-const TAKE: u16 = 4;
+pub(super) const ASK: u16 = 1;
+pub(super) const OFFER: u16 = 2;
+pub(super) const SOCKETS: u16 = 3;
+pub(super) const TAKE: u16 = 4;
 
-fn message(version: u16, kind: u16, body: &str) -> Vec<u8> {
+pub(super) fn message(version: u16, kind: u16, body: &str) -> Vec<u8> {
     let mut bytes = b"fanq".to_vec();
     bytes.extend(version.to_be_bytes());
     bytes.extend(kind.to_be_bytes());
@@ -26,11 +26,11 @@ fn message(version: u16, kind: u16, body: &str) -> Vec<u8> {
     bytes
 }
 
-fn ask() -> Vec<u8> {
+pub(super) fn ask() -> Vec<u8> {
     message(1, ASK, r#"{"program":"test"}"#)
 }
 
-fn send_with(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+pub(super) fn send_with(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(250))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
@@ -39,7 +39,7 @@ fn send_with(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) 
 }
 
 /// What the other side has to say until it hangs up.
-fn heard(mut stream: UnixStream) -> String {
+pub(super) fn heard(mut stream: UnixStream) -> String {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut bytes = Vec::new();
     // A reset is an end as well.
@@ -47,12 +47,12 @@ fn heard(mut stream: UnixStream) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn open_descriptors(fanq: &Fanq) -> usize {
+pub(super) fn open_descriptors(fanq: &Fanq) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", fanq.child.id())).unwrap().count()
 }
 
 /// Reads one message's header and body.
-fn next_message(stream: &mut UnixStream) -> (u16, Vec<u8>) {
+pub(super) fn next_message(stream: &mut UnixStream) -> (u16, Vec<u8>) {
     let mut header = [0; 12];
     stream.read_exact(&mut header).unwrap();
     let length = u32::from_be_bytes(header[8..12].try_into().unwrap());

@@ -9,6 +9,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
+mod descriptors;
 mod handover;
 mod hostile;
 mod kept;

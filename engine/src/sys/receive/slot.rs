@@ -1,22 +1,20 @@
 //! The memory of one datagram, which may be lent to another thread.
 //!
-//! ```text
-//! slab     | slot 0 | slot 1 | slot 2 | ...     one allocation, freed with the last slot in it
-//! ```
-//!
-//! Invariants: a slot's memory is written by the kernel, through a receive, or by its only owner. Whoever else has
-//! it reads. Slots do not overlap. A page that nothing was received into is not backed by memory.
+//! Invariant: a slot's memory is written by the kernel, through a receive, or by its only owner. Whoever else has
+//! it reads.
 
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::mapping::Mapping;
+
 /// Memory for one datagram. Held by raw pointer, since the kernel writes to it behind the compiler's back.
 #[derive(Debug)]
 pub(super) struct Slot {
     memory: NonNull<[u8]>,
-    /// What keeps it.
-    _slab: Arc<Slab>,
+    /// What the memory is a part of. Without one it is a box of its own.
+    mapping: Option<Arc<Mapping>>,
 }
 
 // SAFETY: the memory is this value's alone; who may read and write it when is the invariant above, which `bytes`
@@ -25,52 +23,23 @@ unsafe impl Send for Slot {}
 // SAFETY: as above; a shared slot is only read.
 unsafe impl Sync for Slot {}
 
-/// What several slots lie in.
-#[derive(Debug)]
-struct Slab {
-    memory: NonNull<[u8]>,
-}
-
-// SAFETY: it reads and writes nothing; it only frees, once, when no slot is left.
-unsafe impl Send for Slab {}
-// SAFETY: as above.
-unsafe impl Sync for Slab {}
-
-impl Slab {
-    fn new(memory: Vec<u8>) -> Self {
-        Self { memory: NonNull::from(Box::leak(memory.into_boxed_slice())) }
-    }
-}
-
-impl Drop for Slab {
-    fn drop(&mut self) {
-        // SAFETY: the memory came from Box::leak and is freed only here; every slot in it keeps self alive.
-        drop(unsafe { Box::from_raw(self.memory.as_ptr()) });
-    }
-}
-
 impl Slot {
-    /// `count` slots of `bytes` each, zeroed. All are one allocation: one so large comes from the kernel as pages that
-    /// are not backed by memory until they are touched, while calloc writes zeroes over small ones.
-    pub(super) fn many(count: usize, bytes: usize) -> Vec<Self> {
-        let slab = Arc::new(Slab::new(vec![0; count * bytes]));
-        (0..count).map(|number| Self::within(&slab, number * bytes, bytes)).collect()
+    /// So many bytes of the mapping, behind that many others, which are no other slot's.
+    pub(super) fn of(mapping: &Arc<Mapping>, offset: usize, bytes: usize) -> Self {
+        Self { memory: mapping.part(offset, bytes), mapping: Some(Arc::clone(mapping)) }
     }
 
-    /// A slot that begins with these bytes.
+    /// So many bytes of its own, zeroed.
+    pub(super) fn alone(bytes: usize) -> Self {
+        let memory = Box::leak(vec![0_u8; bytes].into_boxed_slice());
+        Self { memory: NonNull::from(memory), mapping: None }
+    }
+
+    /// So many bytes, beginning with these.
     pub(super) fn holding(datagram: &[u8], bytes: usize) -> Self {
         let mut memory = datagram.to_vec();
         memory.resize(bytes.max(datagram.len()), 0);
-        let length = memory.len();
-        Self::within(&Arc::new(Slab::new(memory)), 0, length)
-    }
-
-    /// The slot at `start`. To be made once for each place.
-    fn within(slab: &Arc<Slab>, start: usize, bytes: usize) -> Self {
-        assert!(start + bytes <= slab.memory.len(), "a slot lies within its slab");
-        // SAFETY: `start` is within the slab's allocation, as was just asserted.
-        let base = unsafe { slab.memory.cast::<u8>().add(start) };
-        Self { memory: NonNull::slice_from_raw_parts(base, bytes), _slab: Arc::clone(slab) }
+        Self { memory: NonNull::from(Box::leak(memory.into_boxed_slice())), mapping: None }
     }
 
     /// Where the kernel is to write.
@@ -86,8 +55,17 @@ impl Slot {
     pub(super) unsafe fn bytes(&self, length: usize) -> &[u8] {
         let length = length.min(self.memory.len());
         // SAFETY: the memory has at least `length` bytes, initialised (zeroed at the start, then written by the
-        // kernel), and its slab lives as long as self; that nothing writes to it is the caller's promise.
+        // kernel), and lives as long as self; that nothing writes to it is the caller's promise.
         unsafe { std::slice::from_raw_parts(self.memory.cast().as_ptr(), length) }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.mapping.is_none() {
+            // SAFETY: the memory came from Box::leak, is freed only here, and no borrow outlives self.
+            drop(unsafe { Box::from_raw(self.memory.as_ptr()) });
+        }
     }
 }
 
@@ -130,47 +108,5 @@ impl Deref for LentDatagram {
     fn deref(&self) -> &[u8] {
         // SAFETY: a ring receives into no slot that is lent, and `get_mut` is for an only owner that borrows self.
         unsafe { self.slot.bytes(self.length) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slots_lie_apart_and_outlive_each_other() {
-        let mut slots = Slot::many(3, 128);
-        let last = slots.pop().unwrap();
-        let starts: Vec<usize> = slots.iter().map(|slot| slot.base().addr()).collect();
-        assert_eq!(starts[1] - starts[0], 128);
-        assert_eq!(last.base().addr() - starts[1], 128);
-        drop(slots);
-        let mut lent = LentDatagram::new(Arc::new(last), 128);
-        lent.get_mut().unwrap().fill(7);
-        assert_eq!(lent[..], [7; 128]);
-    }
-
-    #[test]
-    fn memory_backs_slots_only_where_something_was_written() {
-        const BYTES: usize = 66_560;
-        let slots = Slot::many(512, BYTES);
-        let all = slots[0].base();
-        assert!(resident_pages(all, 512 * BYTES) <= 1, "the page of the allocation's own header");
-        let mut written = LentDatagram::new(Arc::new(slots.into_iter().nth(300).unwrap()), 100);
-        written.get_mut().unwrap().fill(1);
-        assert!((1..=3).contains(&resident_pages(all, 512 * BYTES)));
-    }
-
-    /// How many pages of a mapping are backed by memory.
-    fn resident_pages(start: *mut u8, bytes: usize) -> usize {
-        const PAGE: usize = 4096;
-        let first = start.map_addr(|address| address & !(PAGE - 1));
-        let length = start.addr() + bytes - first.addr();
-        let mut pages = vec![0_u8; length.div_ceil(PAGE)];
-        // SAFETY: mincore reads no memory at `first` and writes one byte for each page of `length`, for which `pages`
-        // has room.
-        let result = unsafe { libc::mincore(first.cast(), length, pages.as_mut_ptr()) };
-        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-        pages.iter().filter(|page| **page & 1 != 0).count()
     }
 }

@@ -210,7 +210,7 @@ pub(super) struct SimulatedPort {
 
 impl World {
     pub(super) fn port(&self, outside: bool) -> SimulatedPort {
-        SimulatedPort { world: self.clone(), outside, ring: ReceiveRing::new(64, 128, 0) }
+        SimulatedPort { world: self.clone(), outside, ring: ReceiveRing::new(64, 128, 0).unwrap() }
     }
 }
 
