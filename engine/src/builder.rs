@@ -83,7 +83,8 @@ impl EngineBuilder {
     }
 
     /// Called on the watchdog's thread before it looks at anything: to give up there what the program gives up. It
-    /// sends verdicts, so it needs CAP_NET_ADMIN as workers do.
+    /// sends verdicts, so it needs CAP_NET_ADMIN as workers do, and puts workers back on their CPUs
+    /// (sched_setaffinity(2)).
     #[must_use]
     pub fn on_watchdog_start(mut self, begin: fn()) -> Self {
         self.config.watchdog_begins = Some(ThreadBegins(begin));
