@@ -58,6 +58,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
             // Once: what was given up does not come back, and who starts again has it given up already.
             given_up.take().map_or_else(confine::complete, Ok)
         })?;
+        views.take_places();
         let passed = PassedUnseen::begin(&engine, options.engine.queues);
         announce(&engine, &options, control.as_ref(), &limits);
         given_up = Some(limits);
