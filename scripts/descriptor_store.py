@@ -6,6 +6,7 @@ Does not: restart anything by itself; whoever drives it says so.
 
 Usage: descriptor_store.py SOCKET WORD...    reads `start` lines, speaks on standard error
   WATCHDOG_USEC=US    how long the service may be silent (200000); nothing is done about it
+  FDSTORE=N           what the service is told of the store's size (1024); it keeps whatever comes
 """
 
 import fcntl
@@ -62,6 +63,7 @@ def start():
         os.close(descriptor)
     os.environ["NOTIFY_SOCKET"] = path
     os.environ.setdefault("WATCHDOG_USEC", "200000")
+    os.environ.setdefault("FDSTORE", "1024")
     if names:
         os.environ["LISTEN_PID"] = str(os.getpid())
         os.environ["LISTEN_FDS"] = str(len(names))

@@ -20,12 +20,13 @@ pub(crate) struct Doors {
 
 /// Served until dropped.
 pub(crate) struct Serving {
-    _control: Option<ServedControl>,
+    control: Option<ServedControl>,
     _metrics: Option<Endpoint>,
 }
 
 impl Doors {
-    /// Takes the places. A port that is `shared` may be taken by the process that comes next as well.
+    /// Takes the places. Those that are `shared` may be taken by the process that comes next as well, and may be had by
+    /// the one before: its control socket stays where it is until [`Serving::take_places`].
     ///
     /// # Errors
     /// The port, or the path of the socket, cannot be had.
@@ -35,7 +36,7 @@ impl Doors {
         shared: bool,
     ) -> anyhow::Result<Self> {
         let metrics = metrics.map(|address| OpenMetrics::open(address, shared)).transpose()?;
-        Ok(Self { control: OpenControl::open(control)?, metrics })
+        Ok(Self { control: OpenControl::open(control, shared)?, metrics })
     }
 
     /// Answers there from now on.
@@ -48,7 +49,16 @@ impl Doors {
     {
         let metrics = self.metrics.map(|metrics| metrics.serve(view.clone())).transpose()?;
         let control = self.control.map(|control| control.serve(view.clone())).transpose()?;
-        Ok(Serving { _control: control, _metrics: metrics })
+        Ok(Serving { control, _metrics: metrics })
+    }
+}
+
+impl Serving {
+    /// The process before serves no more: its places are ours.
+    pub(crate) fn take_places(&mut self) {
+        if let Some(control) = &mut self.control {
+            control.take_place();
+        }
     }
 }
 

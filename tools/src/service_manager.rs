@@ -7,6 +7,10 @@
 //!   end     FDSTOREREMOVE=1 FDNAME=fanq-queue-0                    the queue is to go, with our own descriptor
 //! ```
 //!
+//! What is sent for its store is not answered. That there is one is believed on its own word: `FDSTORE`, the number of
+//! descriptors that it keeps (systemd sets it from version 254 on; a unit can for an older one), or by descriptors that
+//! came back. Else an end is an end: queues are drained, not left to nobody.
+//!
 //! Invariant: it hears that all is well only while every worker goes on, not just the thread that says so. Without
 //! `NOTIFY_SOCKET` nothing is sent, and without `LISTEN_FDS` for this very process nothing is taken. What cannot be
 //! sent is said once and changes nothing else.
@@ -22,6 +26,8 @@ use sd_notify::NotifyState;
 #[derive(Debug)]
 pub(crate) struct ServiceManager {
     present: bool,
+    /// How many descriptors it says to keep.
+    room: usize,
     /// How often to look whether all is well, if it wants to hear of it.
     pub(crate) watchdog: Option<Duration>,
     /// Queues whose sockets it keeps.
@@ -38,7 +44,8 @@ impl ServiceManager {
         // long as that, and then goes on, costs one word and not the process.
         let watchdog = sd_notify::watchdog_enabled().map(|allowed| allowed / 4);
         let present = env::var_os("NOTIFY_SOCKET").is_some();
-        Self { present, watchdog, kept: Vec::new(), ailing: false, complained: false }
+        let room = room(env::var("FDSTORE").ok().as_deref());
+        Self { present, room, watchdog, kept: Vec::new(), ailing: false, complained: false }
     }
 
     /// Takes back the sockets of these queues that were kept. What else was kept is closed, and no longer kept.
@@ -57,6 +64,10 @@ impl ServiceManager {
             }
         }
         self.kept = queues.iter().map(BoundQueue::queue).collect();
+        if !queues.is_empty() {
+            // It may say nothing, and it does keep them.
+            self.room = self.room.max(usize::from(range.count()));
+        }
         queues
     }
 
@@ -75,7 +86,7 @@ impl ServiceManager {
 
     /// Whether the queues outlive this process.
     pub(crate) fn keeps(&self) -> bool {
-        !self.kept.is_empty()
+        !self.kept.is_empty() && self.kept.len() <= self.room
     }
 
     /// Has the sockets let go, so that the queues end with this process.
@@ -128,6 +139,11 @@ impl ServiceManager {
         }
         result.is_ok()
     }
+}
+
+/// How many descriptors are kept, by what `FDSTORE` says: none where it says nothing (systemd.exec(5)).
+fn room(said: Option<&str>) -> usize {
+    said.and_then(|said| said.parse().ok()).unwrap_or(0)
 }
 
 /// A descriptor for what it is kept as, or why it is not.
@@ -183,6 +199,29 @@ const COUNT_MAX: u32 = 65_536;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_is_believed_in_on_its_own_word() {
+        let told = |said: Option<&str>, kept: Vec<u16>| ServiceManager {
+            present: true,
+            room: room(said),
+            watchdog: None,
+            kept,
+            ailing: false,
+            complained: false,
+        };
+        for (said, kept, keeps) in [
+            (Some("1024"), vec![8, 9], true),
+            (Some("2"), vec![8, 9], true),
+            (Some("1"), vec![8, 9], false),
+            (Some("0"), vec![8], false),
+            (Some("yes"), vec![8], false),
+            (None, vec![8, 9], false),
+            (Some("1024"), vec![], false),
+        ] {
+            assert_eq!(told(said, kept).keeps(), keeps, "{said:?}");
+        }
+    }
 
     #[test]
     fn a_queues_name_leads_back_to_it() {

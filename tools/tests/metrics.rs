@@ -68,6 +68,10 @@ fn a_scrape_says_what_the_account_says() {
         ("fanq_batch_seconds_count{queue=\"9\"}", "recv_calls"),
         ("fanq_lost_packets_total{queue=\"9\",cause=\"socket_full\"}", "id_gaps"),
         ("fanq_queued_packets_total{queue=\"9\"}", "packets"),
+        ("fanq_unseen_packets_total{queue=\"9\",cause=\"faulted\"}", "faulted"),
+        ("fanq_unseen_packets_total{queue=\"9\",cause=\"orphaned\"}", "orphaned"),
+        ("fanq_inspector_panics_total{queue=\"9\"}", "panics"),
+        ("fanq_inspector_hangs_total{queue=\"9\"}", "hangs"),
     ] {
         assert_eq!(Some(count(&text, name)), queue[key].as_u64(), "{name}");
         assert_eq!(count(&text, name), count(&open, name), "{name}");

@@ -121,12 +121,14 @@ pub(super) const UNCOUNTED: [&str; 8] = [
 ];
 
 /// Metrics of these, and of workers, which there are none.
-pub(super) const UNCOUNTED_METRICS: [&str; 10] = [
+pub(super) const UNCOUNTED_METRICS: [&str; 12] = [
     "fanq_rewrites_refused",
     "fanq_deferred_packets",
     "fanq_deferred_unanswered",
     "fanq_deferred_overdue",
     "fanq_late_answers",
+    "fanq_inspector_panics",
+    "fanq_inspector_hangs",
     "fanq_malformed_messages",
     "fanq_send_retries",
     "fanq_socket_overruns",

@@ -1,7 +1,8 @@
 //! Where a control socket is: an abstract name, which goes with its process and is seen in one network namespace
 //! only, or a file.
 //!
-//! Invariant: a living program's socket is never taken away; a file that nobody serves any more is replaced.
+//! Invariant: a living program's socket is never taken away, but by the one to which it hands its queues over; a file
+//! that nobody serves any more is replaced.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -112,6 +113,8 @@ pub(super) fn bind_abstract() -> io::Result<UnixListener> {
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
+    /// Where it is to be, if that is elsewhere.
+    place: Option<PathBuf>,
     /// Device and inode.
     identity: (u64, u64),
 }
@@ -140,12 +143,46 @@ impl SocketFile {
             }
         }
         let what = || format!("--control {shown}: making the socket");
-        let listener = UnixListener::bind(path).with_context(what)?;
+        Self::make(path).with_context(what)
+    }
+
+    /// Makes the socket beside this path, where another program may serve until [`take_place`](Self::take_place).
+    ///
+    /// # Errors
+    /// Something else than a socket is there, or none can be made.
+    pub(super) fn bind_beside(path: &Path) -> anyhow::Result<(UnixListener, Self)> {
+        let shown = path.display();
+        if std::fs::symlink_metadata(path).is_ok_and(|there| !there.file_type().is_socket()) {
+            anyhow::bail!("--control {shown}: something else than a socket is there");
+        }
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!(".{}", std::process::id()));
+        let beside = PathBuf::from(beside);
+        // Of an earlier process of this number.
+        let _ = std::fs::remove_file(&beside);
+        let (listener, mut file) = Self::make(&beside).with_context(|| {
+            format!("--control {shown}: making the socket (a path of at most 90 bytes)")
+        })?;
+        file.place = Some(path.to_owned());
+        Ok((listener, file))
+    }
+
+    /// Puts the socket in its place, over another program's.
+    pub(super) fn take_place(&mut self) -> io::Result<()> {
+        if let Some(place) = self.place.take() {
+            std::fs::rename(&self.path, &place)?;
+            self.path = place;
+        }
+        Ok(())
+    }
+
+    fn make(path: &Path) -> io::Result<(UnixListener, Self)> {
+        let listener = UnixListener::bind(path)?;
         // Until this is done a stranger may connect; whoever connects is looked at.
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-            .with_context(what)?;
-        let made = std::fs::symlink_metadata(path).with_context(what)?;
-        Ok((listener, Self { path: path.to_owned(), identity: (made.dev(), made.ino()) }))
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        let made = std::fs::symlink_metadata(path)?;
+        let identity = (made.dev(), made.ino());
+        Ok((listener, Self { path: path.to_owned(), place: None, identity }))
     }
 }
 

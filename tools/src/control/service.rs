@@ -45,20 +45,24 @@ pub(crate) struct OpenControl {
 pub(crate) struct ServedControl {
     _endpoint: Endpoint,
     /// Gone after the endpoint.
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
 }
 
 impl OpenControl {
     /// Opens the socket; none if that is what is wished for. Without the abstract name, which nobody has asked for, a
-    /// program can do: that it is taken is a warning.
+    /// program can do: that it is taken is a warning. A path at which a `predecessor` may serve is left to it for now.
     ///
     /// # Errors
     /// There can be no socket at the path.
-    pub(crate) fn open(place: &ControlPlace) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn open(place: &ControlPlace, predecessor: bool) -> anyhow::Result<Option<Self>> {
         match place {
             ControlPlace::Nowhere => Ok(None),
             ControlPlace::File(path) => {
-                let (listener, file) = SocketFile::bind(path)?;
+                let (listener, file) = if predecessor {
+                    SocketFile::bind_beside(path)?
+                } else {
+                    SocketFile::bind(path)?
+                };
                 Ok(Some(Self { listener, file: Some(file) }))
             }
             ControlPlace::Abstract => match place::bind_abstract() {
@@ -83,7 +87,16 @@ impl OpenControl {
         let listener = Listener::Unix(self.listener);
         let endpoint = Endpoint::start("fanq-control", listener, BOUNDS, service)
             .context("starting the control socket's thread")?;
-        Ok(ServedControl { _endpoint: endpoint, _file: self.file })
+        Ok(ServedControl { _endpoint: endpoint, file: self.file })
+    }
+}
+
+impl ServedControl {
+    /// From now on the path is this program's, whoever had it.
+    pub(crate) fn take_place(&mut self) {
+        if let Some(Err(error)) = self.file.as_mut().map(SocketFile::take_place) {
+            eprintln!("warning: the control socket cannot be put in its place: {error}");
+        }
     }
 }
 

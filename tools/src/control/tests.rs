@@ -51,7 +51,7 @@ impl Served {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let place = ControlPlace::File(folder.path().join("control"));
-        let served = OpenControl::open(&place).unwrap().unwrap().serve(MadeUp).unwrap();
+        let served = OpenControl::open(&place, false).unwrap().unwrap().serve(MadeUp).unwrap();
         Self { folder, served: Some(served) }
     }
 

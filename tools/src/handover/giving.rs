@@ -78,6 +78,11 @@ impl Door {
     pub(crate) fn request(&self) -> Option<Request> {
         self.requests.try_recv().ok()
     }
+
+    /// Closes the door. Returns the queues that could be had there.
+    pub(crate) fn close(self) -> Vec<BoundQueue> {
+        std::mem::take(&mut *self.queues.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Drop for Door {

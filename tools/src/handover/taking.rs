@@ -146,7 +146,7 @@ impl Taken {
     ///
     /// # Errors
     /// It has taken its queues back, or died.
-    pub(crate) fn serving(mut self) -> anyhow::Result<()> {
+    pub(crate) fn serving(&mut self) -> anyhow::Result<()> {
         self.channel.be_patient(PATIENCE);
         match self.channel.send(&Message::Serving) {
             // Nobody is left to take them back.

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use anyhow::Context;
 use serde::Serialize;
 
 use super::compiled::CompiledPolicy;
-use super::handover::{Handover, PolicyVersion, RuleTally, WorkerCounts};
+use super::handover::{Assignment, Handover, PolicyVersion, RuleTally, WorkerCounts};
 use super::interfaces::{InterfaceNames, InterfaceTable};
 use super::rules_file::{Action, RulesFile};
 use crate::confine;
@@ -23,7 +24,7 @@ use crate::usage;
 pub(crate) struct PolicyControl {
     path: PathBuf,
     handover: Arc<Handover>,
-    names: InterfaceNames,
+    names: Arc<InterfaceNames>,
     current: Arc<PolicyVersion>,
     tallies: Vec<VersionTally>,
     /// Packets and bytes by rule, of versions that no worker has any more.
@@ -41,19 +42,44 @@ impl SharedPolicy {
         Self(Arc::new(Mutex::new(control)))
     }
 
-    /// For a moment: nobody holds it while a file is read and compiled.
+    /// For a moment: nobody holds it while a file is read and compiled, and workers' tables are made.
     pub(crate) fn lock(&self) -> MutexGuard<'_, PolicyControl> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the file again. Returns what to say about it.
+    /// Reads the file again and makes all that workers need of it, which may take seconds: on any thread, but on one at
+    /// a time. Changes nothing: [`PolicyControl::adopt`] does.
     ///
     /// # Errors
-    /// As [`compile`]; then all stays as it is.
-    pub(crate) fn reload(&self, log: Option<&EveLog>) -> anyhow::Result<String> {
-        let path = self.lock().path().to_owned();
-        let next = compile(&path);
-        self.lock().adopt(next, log)
+    /// As [`compile`], or the interfaces cannot be read.
+    pub(crate) fn read_again(&self) -> anyhow::Result<NextRules> {
+        let (path, workers, names, number) = {
+            let control = self.lock();
+            let names = Arc::clone(&control.names);
+            let (path, number) = (control.path.clone(), control.current.number + 1);
+            (path, control.handover.workers(), names, number)
+        };
+        NextRules::new(Arc::new(PolicyVersion { number, policy: compile(&path)? }), workers, &names)
+    }
+}
+
+/// Rules that are ready, and that no worker has yet.
+#[derive(Debug)]
+pub(crate) struct NextRules {
+    version: Arc<PolicyVersion>,
+    #[expect(clippy::vec_box, reason = "each goes into a slot of its own, from thread to thread")]
+    assignments: Vec<Box<Assignment>>,
+}
+
+impl NextRules {
+    fn new(
+        version: Arc<PolicyVersion>,
+        workers: usize,
+        names: &InterfaceNames,
+    ) -> anyhow::Result<Self> {
+        let interfaces = Arc::new(read_interfaces(names, &version)?);
+        let assignments = (0..workers).map(|_| version.assignment(&interfaces)).collect();
+        Ok(Self { version, assignments })
     }
 }
 
@@ -109,18 +135,35 @@ impl PolicyControl {
         let file = RulesFile::load(path).map_err(usage)?;
         confine::allow(file.files.iter().flat_map(|file| confine::folders_of(file)), []);
         let policy = CompiledPolicy::new(&file)?;
+        let names = Arc::new(InterfaceNames::open()?);
+        let current = Arc::new(PolicyVersion { number: 1, policy });
+        let first = NextRules::new(Arc::clone(&current), workers, &names)?;
         let mut control = Self {
             path: path.to_owned(),
             handover: Arc::new(Handover::new(workers)),
-            names: InterfaceNames::open()?,
-            current: Arc::new(PolicyVersion { number: 1, policy }),
+            names,
+            current,
             tallies: Vec::new(),
             gone: BTreeMap::new(),
             reloads: 0,
             refused: 0,
         };
-        control.publish(log)?;
+        control.lay_logs(log);
+        control.publish(first, log);
         Ok(control)
+    }
+
+    /// Lays ready for workers that start again, in the place of those before, the rules that are in force. Nothing is
+    /// read, and what was counted stays.
+    pub(crate) fn start_again(&mut self, log: Option<&EveLog>) {
+        self.handover = Arc::new(self.handover.again());
+        self.lay_logs(log);
+        // Where no interface can be told now, the first packet has the table read again.
+        let interfaces = read_interfaces(&self.names, &self.current).unwrap_or_default();
+        let interfaces = Arc::new(interfaces);
+        let workers = 0..self.handover.workers();
+        let assignments = workers.map(|_| self.current.assignment(&interfaces)).collect();
+        self.lay_ready(NextRules { version: Arc::clone(&self.current), assignments });
     }
 
     /// What workers take their rules from.
@@ -128,24 +171,17 @@ impl PolicyControl {
         Arc::clone(&self.handover)
     }
 
-    /// The file of the rules.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Takes what was read again from the file. Returns what to say about it.
     ///
     /// # Errors
     /// That of reading it; then all stays as it is.
-    fn adopt(
+    pub(crate) fn adopt(
         &mut self,
-        next: anyhow::Result<CompiledPolicy>,
+        next: anyhow::Result<NextRules>,
         log: Option<&EveLog>,
     ) -> anyhow::Result<String> {
         let next = next.inspect_err(|_| self.refused += 1)?;
-        let number = self.current.number + 1;
-        self.current = Arc::new(PolicyVersion { number, policy: next });
-        self.publish(log)?;
+        self.publish(next, log);
         self.reloads += 1;
         Ok(format!("rules read again from {}: {}", self.path.display(), self.described()))
     }
@@ -158,25 +194,26 @@ impl PolicyControl {
         format!("{rules} rules, {patterns} patterns, default {default}")
     }
 
-    fn publish(&mut self, log: Option<&EveLog>) -> anyhow::Result<()> {
-        let words = Arc::clone(&self.current.policy.words);
+    fn publish(&mut self, next: NextRules, log: Option<&EveLog>) {
         if let Some(log) = log {
-            log.rules(self.current.number, &words);
+            log.rules(next.version.number, &next.version.policy.words);
         }
-        let interfaces = Arc::new(self.read_interfaces()?);
-        let assignments: Vec<_> =
-            (0..self.handover.workers()).map(|_| self.current.assignment(&interfaces)).collect();
+        self.current = Arc::clone(&next.version);
+        self.lay_ready(next);
+    }
+
+    /// A way to the log for each worker that has none.
+    fn lay_logs(&self, log: Option<&EveLog>) {
+        if let Some(log) = log {
+            self.handover.lay_logs(|| log.sender());
+        }
+    }
+
+    fn lay_ready(&mut self, NextRules { version, assignments }: NextRules) {
+        let words = Arc::clone(&version.policy.words);
         let workers = assignments.iter().map(|assignment| Arc::clone(&assignment.tally)).collect();
         self.tallies.push(VersionTally { words, workers });
         self.handover.publish(assignments.into_iter());
-        Ok(())
-    }
-
-    fn read_interfaces(&self) -> anyhow::Result<InterfaceTable> {
-        use anyhow::Context;
-        self.names
-            .table(&self.current.policy.interfaces)
-            .context("reading /proc/thread-self/net/dev")
     }
 
     /// What is to be done now and then: frees what workers gave back, and looks up interfaces that came.
@@ -196,7 +233,7 @@ impl PolicyControl {
         });
         if self.handover.interfaces_asked_for() {
             // If it cannot be read now, the next packet by an unknown interface asks again.
-            if let Ok(table) = self.read_interfaces() {
+            if let Ok(table) = read_interfaces(&self.names, &self.current) {
                 self.handover.publish_interfaces(&Arc::new(table));
             }
         }
@@ -239,6 +276,14 @@ impl PolicyControl {
             log_lost: sum(|counts| &counts.log_lost),
         }
     }
+}
+
+/// The interfaces that are there, by the bits of this version.
+fn read_interfaces(
+    names: &InterfaceNames,
+    version: &PolicyVersion,
+) -> anyhow::Result<InterfaceTable> {
+    names.table(&version.policy.interfaces).context("reading /proc/thread-self/net/dev")
 }
 
 /// Adds a version's counts by the rules' names.

@@ -89,6 +89,8 @@ struct SlotContents {
     interfaces: Option<Arc<InterfaceTable>>,
     previous: Option<Box<Assignment>>,
     left: Option<Left>,
+    /// The way to the log, while no inspector has it.
+    log: Option<EveSender>,
 }
 
 /// What an inspector leaves to the next one of its worker.
@@ -97,7 +99,6 @@ struct Left {
     version: Arc<PolicyVersion>,
     interfaces: Arc<InterfaceTable>,
     tally: Arc<RuleTally>,
-    log: Option<EveSender>,
 }
 
 impl PolicyVersion {
@@ -150,6 +151,20 @@ impl Handover {
         }
     }
 
+    /// Slots for workers that start again in the place of these, with their counts and their ways to the log. Those
+    /// before may still be there, behind an inspector that does not come back: they keep to their own slots.
+    pub(crate) fn again(&self) -> Self {
+        let slots = self.slots.iter().map(|slot| {
+            let contents = SlotContents { log: slot.lock().log.take(), ..SlotContents::default() };
+            Slot { contents: Mutex::new(contents), counts: Arc::clone(&slot.counts) }
+        });
+        Self {
+            changes: AtomicU64::new(0),
+            slots: slots.collect(),
+            unknown_interface: AtomicBool::new(false),
+        }
+    }
+
     pub(crate) fn workers(&self) -> usize {
         self.slots.len()
     }
@@ -161,7 +176,10 @@ impl Handover {
     /// Puts an assignment into each worker's slot, in the order of workers, and lets them know.
     pub(crate) fn publish(&self, assignments: impl Iterator<Item = Box<Assignment>>) {
         for (slot, assignment) in self.slots.iter().zip(assignments) {
-            slot.lock().next = Some(assignment);
+            let mut slot = slot.lock();
+            slot.next = Some(assignment);
+            // A table that was not taken is by the bits of the rules before.
+            slot.interfaces = None;
         }
         self.announce();
     }
@@ -197,17 +215,25 @@ impl Handover {
         })
     }
 
-    /// The way to the log that an earlier inspector of this worker had.
+    /// The way to the log that is laid ready for this worker, or that an earlier inspector of it had.
     pub(crate) fn take_log(&self, worker: usize) -> Option<EveSender> {
-        self.slots[worker].lock().left.as_mut()?.log.take()
+        self.slots[worker].lock().log.take()
+    }
+
+    /// Lays ways to the log ready for the workers that have none.
+    pub(crate) fn lay_logs(&self, make: impl Fn() -> EveSender) {
+        for slot in &self.slots {
+            slot.lock().log.get_or_insert_with(&make);
+        }
     }
 
     /// Leaves what the worker's next inspector can go on with.
     pub(crate) fn leave(&self, worker: usize, current: &Assignment, log: Option<EveSender>) {
         let Assignment { version, interfaces, tally, .. } = current;
         let (version, interfaces) = (Arc::clone(version), Arc::clone(interfaces));
-        let left = Left { version, interfaces, tally: Arc::clone(tally), log };
-        self.slots[worker].lock().left = Some(left);
+        let mut slot = self.slots[worker].lock();
+        slot.left = Some(Left { version, interfaces, tally: Arc::clone(tally) });
+        slot.log = log;
     }
 
     /// Changes a worker's assignment for the one in its slot, if there is one.

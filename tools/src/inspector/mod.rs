@@ -33,7 +33,7 @@ mod stream;
 mod worker;
 
 pub(crate) use command::{PolicyArgs, run};
-pub(crate) use control::{PolicyAccount, PolicyControl, RuleAccount, SharedPolicy};
+pub(crate) use control::{NextRules, PolicyAccount, PolicyControl, RuleAccount, SharedPolicy};
 pub(crate) use interfaces::InterfaceNames;
 pub(crate) use packet::{Addresses, PacketFacts};
 #[cfg(test)]

@@ -1,22 +1,27 @@
 //! Looking for patterns in packets, and across the packets of a TCP flow.
 //!
-//! For each direction of a flow the table keeps the number of the next byte and the state in which the walk over the
-//! bytes before it ended:
+//! For each direction of a flow the table keeps its front: the number of the next byte and the state in which the walk
+//! over the bytes before it ended.
 //!
-//! | segment | is looked at | the flow's state after it |
+//! | segment | is looked at | the front after it |
 //! |---|---|---|
-//! | of the number expected | from the flow's state | where the walk ended |
+//! | of the number expected | from the front | where the walk ended |
 //! | behind a gap (lost, out of order, not seen) | by itself | where the walk ended |
 //! | older (sent again) | by itself | as it was |
-//! | older, with new bytes at its end | by itself; the new bytes from the flow's state, too | where that walk ended |
+//! | older, with new bytes at its end | by itself; the new bytes from the front, too | where that walk ended |
+//! | that fills a hole, or a part of it | by itself; from the hole on as if in order, too | as for older ones |
 //! | with SYN, or older by more than a window | by itself, as the first of a new stream | where the walk ended |
 //!
+//! A hole is where a segment was not let on and a later one was, as it was on its way already: the front goes on behind
+//! the later one, and the hole keeps the front that was. Gaps that others have made leave no hole.
+//!
 //! Invariant: each pattern that lies in one packet is found, whatever the flow's state; one that lies in packets which
-//! come in order, each accepted, is found in the packet in which it ends. A segment that is not accepted changes
-//! nothing, so what is sent again after a drop is found again. Nothing is allocated after the start.
+//! come in order, each accepted, is found in the packet in which it ends. A segment that is not accepted moves nothing,
+//! so what is sent again after a drop is found again, whatever has passed since. Nothing is allocated after the start.
 //!
 //! It deliberately does not put segments in order: a sender who wants to hide a pattern that is cut in two can (send
-//! the second half first). A flow in its first state takes no place in the table.
+//! the second half first). Of several holes it keeps the first: without that the receiver gets nothing of what follows.
+//! A flow in its first state, of which nothing was refused, takes no place in the table.
 
 use super::bounded_table::BoundedTable;
 use super::compiled::{CompiledPolicy, ScanState};
@@ -27,8 +32,17 @@ use super::packet::PacketFacts;
 pub(crate) struct StreamScanner {
     flows: BoundedTable<FlowKey, FlowState>,
     hits: Hits,
-    /// What the packet at hand makes of its flow's state, if it is accepted.
-    pending: Option<(FlowKey, FlowState)>,
+    pending: Option<Pending>,
+}
+
+/// What the packet at hand makes of its flow.
+#[derive(Debug)]
+struct Pending {
+    key: FlowKey,
+    /// The number of its first byte.
+    sequence: u32,
+    /// The flow's state, if it is accepted.
+    next: FlowState,
 }
 
 /// One direction of a TCP flow.
@@ -41,10 +55,28 @@ struct FlowKey {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct FlowState {
-    /// Sequence number of the next byte.
-    expected: u32,
-    scan: ScanState,
+    front: Place,
+    hole: Hole,
+    /// Up to where bytes from the front on were not let on; the front, or a number before it, if none were.
+    refused: u32,
     found: FoundBefore,
+}
+
+/// A byte of the stream.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    /// Its sequence number.
+    sequence: u32,
+    /// Where the walk over the bytes before it ended.
+    scan: ScanState,
+}
+
+/// Bytes that were not let on, while later ones were.
+#[derive(Debug, Clone, Copy, Default)]
+struct Hole {
+    begins: Place,
+    /// Number of the first byte behind it; where it begins, if there is none.
+    end: u32,
 }
 
 /// Patterns of rules with several that were found in earlier packets of the flow: the last few.
@@ -107,33 +139,20 @@ impl StreamScanner {
         let (source, destination) = addresses.wide();
         let key = FlowKey { source, destination, ports: facts.ports.unwrap_or_default() };
         let known = if place.begins { None } else { self.flows.find(&key).copied() };
-        let length = u32::try_from(facts.payload.len()).unwrap_or(u32::MAX);
-        let end = place.sequence.wrapping_add(length);
-        let next = match known.map(|flow| (flow, flow.expected.wrapping_sub(place.sequence))) {
-            Some((flow, 0)) => {
-                self.hits.before = flow.found;
-                Some((self.hits.walk(policy, flow.scan, facts.payload), end))
-            }
-            Some((flow, behind)) if behind <= SENT_AGAIN_MAX => {
-                self.hits.before = flow.found;
-                self.hits.walk(policy, start, facts.payload);
-                let new = facts.payload.get(behind as usize..).filter(|new| !new.is_empty());
-                new.map(|new| (self.hits.walk(policy, flow.scan, new), end))
-            }
-            other => {
-                let in_stream = |behind: u32| behind.wrapping_neg() <= SENT_AGAIN_MAX;
-                if let Some((flow, _)) = other.filter(|(_, behind)| in_stream(*behind)) {
-                    self.hits.before = flow.found;
-                }
-                Some((self.hits.walk(policy, start, facts.payload), end))
-            }
+        let near = |flow: &FlowState| {
+            let behind = flow.front.sequence.wrapping_sub(place.sequence);
+            behind <= SENT_AGAIN_MAX || behind.wrapping_neg() <= SENT_AGAIN_MAX
+        };
+        let mut next = if let Some(flow) = known.filter(near) {
+            self.hits.follow(policy, flow, place.sequence, facts.payload)
+        } else {
+            let scan = self.hits.walk(policy, start, facts.payload);
+            let sequence = end_of(place.sequence, facts.payload);
+            FlowState::beginning(Place { sequence, scan })
         };
         self.hits.find_rules(policy);
-        let found = self.hits.remembered(policy);
-        let unchanged = || known.map(|flow| (flow.scan, flow.expected));
-        if let Some((scan, expected)) = next.or_else(unchanged) {
-            self.pending = Some((key, FlowState { expected, scan, found }));
-        }
+        next.found = self.hits.remembered(policy);
+        self.pending = Some(Pending { key, sequence: place.sequence, next });
     }
 
     /// The rules that have one of the patterns found, ascending, some twice.
@@ -151,12 +170,19 @@ impl StreamScanner {
     /// Carries out what the packet looked at last makes of its flow. `goes_on` is whether it is accepted.
     #[inline]
     pub(crate) fn commit(&mut self, policy: &CompiledPolicy, goes_on: bool) {
-        let Some((key, state)) = self.pending.take().filter(|_| goes_on) else { return };
-        if state.scan == policy.patterns.start() && state.found.is_empty() {
+        let Some(Pending { key, sequence, next }) = self.pending.take() else { return };
+        let start = policy.patterns.start();
+        if !goes_on {
+            // Of a SYN without payload nothing can be missing.
+            if next.front.sequence != sequence {
+                let first = || FlowState::beginning(Place { sequence, scan: start });
+                self.flows.entry(key, first).refuse(next.front.sequence);
+            }
+        } else if next.is_first(start) {
             // The same as a flow that is not known.
             self.flows.remove(&key);
         } else {
-            *self.flows.entry(key, || state) = state;
+            *self.flows.entry(key, || next) = next;
         }
     }
 
@@ -171,7 +197,95 @@ impl StreamScanner {
     }
 }
 
+impl FlowState {
+    /// One of which nothing was seen before.
+    fn beginning(front: Place) -> Self {
+        let hole = Hole { begins: front, end: front.sequence };
+        Self { front, hole, refused: front.sequence, found: FoundBefore::default() }
+    }
+
+    /// Whether it is as if nothing had come yet.
+    fn is_first(&self, start: ScanState) -> bool {
+        let whole = !self.has_hole() && !is_ahead(self.refused, self.front.sequence);
+        whole && self.front.scan == start && self.found.is_empty()
+    }
+
+    /// A segment that would have moved the front to this number is not let on.
+    fn refuse(&mut self, end: u32) {
+        if is_ahead(end, self.front.sequence) && !is_ahead(self.refused, end) {
+            self.refused = end;
+        }
+    }
+
+    /// Whether there is a hole of which something may still come.
+    fn has_hole(&self) -> bool {
+        let Hole { begins, end } = self.hole;
+        is_ahead(end, begins.sequence) && is_ahead(self.front.sequence, begins.sequence)
+    }
+
+    /// Leaves a hole, if bytes from the front on were not let on: a segment of this number comes instead.
+    fn pass_over_to(&mut self, sequence: u32) {
+        if is_ahead(self.refused, self.front.sequence) && !self.has_hole() {
+            self.hole = Hole { begins: self.front, end: sequence };
+        }
+    }
+}
+
+/// Whether a number lies ahead of another in a stream, and no further than segments are followed.
+const fn is_ahead(sequence: u32, of: u32) -> bool {
+    let ahead = sequence.wrapping_sub(of);
+    ahead != 0 && ahead <= SENT_AGAIN_MAX
+}
+
+/// The number of the byte behind a segment.
+fn end_of(sequence: u32, payload: &[u8]) -> u32 {
+    sequence.wrapping_add(u32::try_from(payload.len()).unwrap_or(u32::MAX))
+}
+
+/// What of a segment lies at this number or behind it, if anything does.
+fn rest(sequence: u32, payload: &[u8], from: u32) -> Option<&[u8]> {
+    payload.get(from.wrapping_sub(sequence) as usize..).filter(|rest| !rest.is_empty())
+}
+
 impl Hits {
+    /// Looks at a segment of a flow that is known. Returns the flow's state after it, but for what was found.
+    #[inline]
+    fn follow(
+        &mut self,
+        policy: &CompiledPolicy,
+        flow: FlowState,
+        sequence: u32,
+        payload: &[u8],
+    ) -> FlowState {
+        self.before = flow.found;
+        let (start, end) = (policy.patterns.start(), end_of(sequence, payload));
+        let mut next = flow;
+        if sequence == flow.front.sequence {
+            let scan = self.walk(policy, flow.front.scan, payload);
+            next.front = Place { sequence: end, scan };
+            return next;
+        }
+        let by_itself = self.walk(policy, start, payload);
+        if is_ahead(sequence, flow.front.sequence) {
+            next.pass_over_to(sequence);
+            next.front = Place { sequence: end, scan: by_itself };
+            return next;
+        }
+        let new = rest(sequence, payload, flow.front.sequence);
+        let missing = rest(sequence, payload, flow.hole.begins.sequence);
+        if let Some(missing) = missing.filter(|_| flow.has_hole()) {
+            let scan = self.walk(policy, flow.hole.begins.scan, missing);
+            let filled = Place { sequence: end, scan };
+            next.hole.begins = filled;
+            if new.is_some() {
+                next.front = filled;
+            }
+        } else if let Some(new) = new {
+            next.front = Place { sequence: end, scan: self.walk(policy, flow.front.scan, new) };
+        }
+        next
+    }
+
     fn begin(&mut self) {
         self.packet = self.packet.wrapping_add(1);
         if self.packet == 0 {

@@ -45,13 +45,13 @@ struct Desk {
 }
 
 impl RuleInspector {
-    /// The inspector of the worker of this number, whose slot has its first assignment, or what an earlier inspector of
-    /// this worker left there, its log included.
+    /// The inspector of the worker of this number, whose slot has its first assignment and its way to the log, or what
+    /// an earlier inspector of this worker left there.
     ///
     /// # Panics
     /// If the slot is empty.
-    pub(crate) fn new(worker: usize, handover: Arc<Handover>, log: Option<EveSender>) -> Self {
-        let log = log.or_else(|| handover.take_log(worker));
+    pub(crate) fn new(worker: usize, handover: Arc<Handover>) -> Self {
+        let log = handover.take_log(worker);
         let seen_changes = handover.changes();
         let assignment =
             handover.take_first(worker).expect("rules are published before workers start");

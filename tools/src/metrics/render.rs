@@ -312,7 +312,7 @@ fn exact(count: u64) -> f64 {
 type PlainCounter = (&'static str, &'static str, fn(&Counts) -> u64);
 
 /// One metric per number and queue. `_total` is appended to each.
-const COUNTERS: [PlainCounter; 15] = [
+const COUNTERS: [PlainCounter; 17] = [
     ("fanq_packets", "Packets received from the kernel", |c| c.packets),
     ("fanq_bytes", "Their bytes from the network header on", |c| c.bytes),
     ("fanq_marked_packets", "Packets whose verdict set a mark", |c| c.marked),
@@ -322,6 +322,8 @@ const COUNTERS: [PlainCounter; 15] = [
     ("fanq_deferred_unanswered", "Deferred packets nobody answered", |c| c.unanswered),
     ("fanq_deferred_overdue", "Deferred packets whose answer came too late", |c| c.overdue),
     ("fanq_late_answers", "Answers that came after that", |c| c.late_answers),
+    ("fanq_inspector_panics", "Panics of the queue's inspector", |c| c.panics),
+    ("fanq_inspector_hangs", "Times that its inspector did not come back in time", |c| c.hangs),
     ("fanq_receive_calls", "Receives that brought packets", |c| c.recv_calls),
     ("fanq_send_calls", "Sends with verdicts", |c| c.send_calls),
     ("fanq_undecodable_packets", "Packets whose message could not be decoded", |c| c.undecodable),
@@ -350,7 +352,7 @@ const LABELLED: [LabelledCounter; 5] = [
         .into()
     }),
     ("fanq_lost_packets", "Packets that were neither answered nor let through", |queue| {
-        let socket_full = queue.counts.id_gaps - queue.counts.uninspected;
+        let socket_full = queue.counts.id_gaps.saturating_sub(queue.counts.uninspected);
         let queue_full = queue.kernel.as_ref().map(|row| row.queue_dropped);
         [("queue_full", queue_full), ("socket_full", Some(socket_full))]
             .map(|(cause, count)| ("cause", cause.to_owned(), count))
@@ -363,6 +365,8 @@ const LABELLED: [LabelledCounter; 5] = [
             ("shed", counts.shed),
             ("flushed", counts.flushed),
             ("undecodable", counts.undecodable),
+            ("faulted", counts.faulted),
+            ("orphaned", counts.orphaned),
         ]
         .map(|(cause, count)| ("cause", cause.to_owned(), Some(count)))
         .into()

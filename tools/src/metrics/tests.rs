@@ -25,6 +25,10 @@ fn snapshot(queues: u16) -> Snapshot {
             id_gaps: 7,
             uninspected: 2,
             shed: 5,
+            faulted: 6,
+            orphaned: 8,
+            panics: 1,
+            hangs: 3,
             verdict_errors: 3,
             verdict_errors_by_errno: vec![(1, 3)],
             ..Counts::default()
@@ -79,6 +83,10 @@ fn every_number_is_under_its_name() {
         "fanq_lost_packets_total{queue=\"3\",cause=\"socket_full\"} 5",
         "fanq_unseen_packets_total{queue=\"3\",cause=\"fail_open\"} 2",
         "fanq_unseen_packets_total{queue=\"3\",cause=\"shed\"} 5",
+        "fanq_unseen_packets_total{queue=\"3\",cause=\"faulted\"} 6",
+        "fanq_unseen_packets_total{queue=\"3\",cause=\"orphaned\"} 8",
+        "fanq_inspector_panics_total{queue=\"3\"} 1",
+        "fanq_inspector_hangs_total{queue=\"3\"} 3",
         "fanq_verdict_errors_total{queue=\"3\",errno=\"1\"} 3",
         "fanq_verdict_errors_total{queue=\"3\",errno=\"2\"} 0",
         "fanq_hook_packets_total{queue=\"3\",hook=\"input\"} 100",
@@ -113,6 +121,15 @@ fn every_number_is_under_its_name() {
     }
     assert_eq!(text.matches("fanq_batch_seconds_bucket{").count(), 2 * 22);
     assert_eq!(text.matches("fanq_batch_packets_bucket{").count(), 2 * 11);
+}
+
+#[test]
+fn what_passed_unseen_and_is_not_yet_known_as_missing_is_no_loss() {
+    let mut snapshot = snapshot(1);
+    // Two numbers that a worker writes one after the other.
+    snapshot.stats.queues[0].counts.uninspected = 9;
+    let text = render(snapshot, Format::OpenMetrics);
+    has(&text, "fanq_lost_packets_total{queue=\"3\",cause=\"socket_full\"} 0");
 }
 
 #[test]

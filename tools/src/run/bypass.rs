@@ -1,7 +1,8 @@
 //! Flow bypass after so many packets, as a wrapper around any inspector: docs/FLOW_BYPASS.md.
 //!
 //! Invariant: a flow is bypassed only by a packet that the inspector itself accepts, and only after so many packets
-//! of it were seen by this worker. It deliberately leaves alone what it cannot name a flow of (no payload, no IP).
+//! of it were seen by this worker. It deliberately leaves alone what it cannot name a flow of (no payload, no IP,
+//! a fragment, ports behind extension headers).
 
 use clap::ValueEnum;
 use fanq::{Inspector, Packet, RewriteError, Timestamp, Verdict, VerdictCode};

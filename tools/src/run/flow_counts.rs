@@ -3,8 +3,9 @@
 //! Invariant: counting allocates nothing and never counts too much: a flow that loses its place to another begins
 //! anew, and so does one whose ports are used for a new TCP connection. Both directions are one flow.
 //!
-//! A flow is two addresses, a protocol and two ports. It deliberately follows no IPv6 extension headers and no
-//! fragments: those have ports 0, so what lies between the same two hosts counts as one flow.
+//! A flow is two addresses, a protocol and two ports; of a protocol without ports, all that lies between two hosts. It
+//! deliberately follows no extension headers and puts no fragments together: what lies behind them belongs to some flow
+//! that cannot be told from others, so those packets have none.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -66,7 +67,10 @@ impl Flow {
                 let rest = packet.get(usize::from(header[0] & 0xf) * 4..)?;
                 // More fragments, or not the first.
                 let fragment = header[6] & 0x3f != 0 || header[7] != 0;
-                (header[9], &header[12..20], if fragment { &[] } else { rest })
+                if fragment {
+                    return None;
+                }
+                (header[9], &header[12..20], rest)
             }
             6 => {
                 let header = packet.get(..40)?;
@@ -74,7 +78,10 @@ impl Flow {
             }
             _ => return None,
         };
-        let has_ports = matches!(protocol, TCP | UDP | SCTP);
+        if EXTENSIONS.contains(&protocol) {
+            return None;
+        }
+        let has_ports = matches!(protocol, TCP | UDP | SCTP | DCCP | UDP_LITE);
         let ports = if has_ports { transport.get(..4) } else { None }.unwrap_or(&[0; 4]);
         let (source, destination) = addresses.split_at(addresses.len() / 2);
         let mut ends = [end(source, &ports[..2]), end(destination, &ports[2..])];
@@ -96,6 +103,14 @@ const ADDRESS_BYTES: usize = 16;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SCTP: u8 = 132;
+const DCCP: u8 = 33;
+const UDP_LITE: u8 = 136;
+
+/// Headers that stand between IP's and the transport's: hop-by-hop options, routing, fragment, authentication,
+/// destination options, mobility, HIP, shim6 (IANA, "IPv6 Extension Header Types"; without ESP, behind which nothing
+/// can be read). IPv4 has the authentication header, too; the other numbers here are of IPv6 alone.
+const EXTENSIONS: [u8; 8] = [0, 43, 44, 51, 60, 135, 139, 140];
+
 const TCP_SYN: u8 = 0x02;
 const TCP_ACK: u8 = 0x10;
 
@@ -141,12 +156,36 @@ mod tests {
     }
 
     #[test]
-    fn fragments_have_no_ports() {
+    fn what_hides_its_ports_has_no_flow() {
         let mut flows = FlowCounts::new();
-        for (offset, port, expected) in [(0x20, 1000, 1), (0x01, 7777, 2)] {
-            let mut packet = ipv4((1, port), (2, 80), UDP, 0);
+        for offset in [0x20, 0x01] {
+            let mut packet = ipv4((1, 1000), (2, 80), UDP, 0);
             packet[6] = offset;
-            assert_eq!(flows.count(&packet), Some(expected));
+            assert_eq!(flows.count(&packet), None, "a fragment");
+        }
+        assert_eq!(flows.count(&ipv4((1, 1000), (2, 80), 51, 0)), None);
+        for (next, has_flow) in [
+            (0, false),
+            (43, false),
+            (44, false),
+            (60, false),
+            (140, false),
+            (58, true),
+            (50, true),
+        ] {
+            let mut packet = vec![0; 80];
+            (packet[0], packet[6], packet[40]) = (0x60, next, TCP);
+            assert_eq!(flows.count(&packet).is_some(), has_flow, "{next}");
+        }
+    }
+
+    #[test]
+    fn every_protocol_with_ports_is_told_by_them() {
+        let mut flows = FlowCounts::new();
+        for protocol in [TCP, UDP, SCTP, DCCP, UDP_LITE] {
+            for port in [1000, 1001] {
+                assert_eq!(flows.count(&ipv4((1, port), (2, 80), protocol, 0)), Some(1));
+            }
         }
     }
 

@@ -5,10 +5,12 @@
 
 mod bypass;
 mod flow_counts;
+mod inspectors;
 mod mode;
 mod on_fault;
 mod options;
 mod passed_unseen;
+mod reading;
 mod send_back;
 mod start;
 mod succession;
@@ -17,16 +19,13 @@ mod under_load;
 mod view;
 mod watch;
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use fanq::{Engine, EngineStats, PreparedEngine, WorkerError, WorkerInfo};
+use fanq::{Engine, EngineStats, WorkerError};
 
 use crate::confine;
-use crate::eve::{EveLog, EveSender};
-use crate::inspector::{PolicyControl, RuleInspector, SharedPolicy};
+use crate::eve::EveLog;
+use crate::inspector::SharedPolicy;
 use crate::notice;
-use crate::policy::{PolicyChoice, PolicyInspector};
+use crate::policy::PolicyChoice;
 
 pub(crate) use options::RunArgs;
 use options::{RunOptions, SummaryFormat};
@@ -48,27 +47,26 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let mut views = Views::new(view::open_doors(&options)?);
     let mut log = options.eve.as_ref().map(EveLog::start).transpose()?;
     let mut succession = Succession::new(&options);
-    let mut confined = None;
+    let (mut control, mut given_up) = (None, None);
     loop {
-        let (prepared, control) = prepare_by_policy(&options, log.as_ref())?;
-        let control = control.map(SharedPolicy::new);
-        let mut engine = succession.start(prepared)?;
-        orders.wake(engine.interrupter());
-        views.show(&engine, control.clone(), || {
-            RunView::new(&options, &engine, control.clone(), log.as_ref(), orders.clone())
+        let prepared = inspectors::prepare(&options, log.as_ref(), &mut control)?;
+        let (mut engine, limits) = succession.start(prepared, |engine| {
+            orders.wake(engine.interrupter());
+            views.show(engine, control.clone(), || {
+                RunView::new(&options, engine, control.clone(), log.as_ref(), orders.clone())
+            })?;
+            // Once: what was given up does not come back, and who starts again has it given up already.
+            given_up.take().map_or_else(confine::complete, Ok)
         })?;
-        // Once: what was given up does not come back, and who starts again has it given up already.
-        let confined = match &confined {
-            None => confined.insert(confine::complete()?),
-            Some(confined) => confined,
-        };
+        views.take_places();
         let passed = PassedUnseen::begin(&engine, options.engine.queues);
-        announce(&engine, &options, control.as_ref(), confined);
+        announce(&engine, &options, control.as_ref(), &limits);
+        given_up = Some(limits);
 
-        let watchdog = succession.manager.watchdog;
+        let (control, watchdog) = (control.clone(), succession.manager.watchdog);
         let mut watch = Watch::new(&options, orders.clone(), control, log.take(), watchdog);
         match watch.until_stopped(&mut engine, &mut succession)? {
-            End::GiveAway(request) => match succession.give(engine, request)? {
+            End::GiveAway(request) => match succession.give(engine, request) {
                 Given::Back => log = watch.into_log(),
                 Given::Away(stats, failures) => {
                     // The account goes on with who serves the queues now, and is printed there.
@@ -130,38 +128,6 @@ fn judge(failures: Vec<WorkerError>, ended_by_worker: bool) -> anyhow::Result<()
         None if ended_by_worker => anyhow::bail!("a worker ended without a reason"),
         None => Ok(()),
     }
-}
-
-/// Prepares the engine with the inspector that the policy needs: each kind is an engine of its own, without dynamic
-/// dispatch.
-fn prepare_by_policy(
-    options: &RunOptions,
-    log: Option<&EveLog>,
-) -> anyhow::Result<(PreparedEngine, Option<PolicyControl>)> {
-    let path = match &options.policy {
-        PolicyChoice::Plain(policy) => {
-            let (policy, work_ns) = (*policy, options.work_ns);
-            let prepared =
-                start::prepare(options, move |_worker| PolicyInspector::new(policy, work_ns))?;
-            return Ok((prepared, None));
-        }
-        PolicyChoice::Rules(path) => path,
-    };
-    // Each thread that inspects has an inspector of its own, with rules and a way to the log of its own.
-    let lanes = options.inspect_threads.max(1);
-    let workers = usize::from(options.engine.queues.count()) * lanes;
-    let control = PolicyControl::start(path, workers, log)?;
-    let sender = |_| Mutex::new(log.map(EveLog::sender));
-    let senders: Vec<Mutex<Option<EveSender>>> = (0..workers).map(sender).collect();
-    let made: Vec<_> = options.engine.queues.iter().map(|_| AtomicUsize::new(0)).collect();
-    let handover = control.handover();
-    let prepared = start::prepare(options, move |worker: WorkerInfo| {
-        let lane = made[usize::from(worker.index)].fetch_add(1, Ordering::Relaxed) % lanes;
-        let index = usize::from(worker.index) * lanes + lane;
-        let sender = senders[index].lock().map_or(None, |mut sender| sender.take());
-        RuleInspector::new(index, std::sync::Arc::clone(&handover), sender)
-    })?;
-    Ok((prepared, Some(control)))
 }
 
 /// Says which queue runs where, what is odd, and that all is ready.

@@ -71,20 +71,42 @@ impl Succession {
         }
     }
 
-    /// Starts the engine with the queues as they can be had.
-    pub(super) fn start(&mut self, prepared: PreparedEngine) -> anyhow::Result<Engine> {
-        let (bound, taken) = self.come_by(&prepared)?;
+    /// Starts the engine with the queues as they can be had. `complete` is what else can fail of a start: only after it
+    /// the process that had the queues hears that they are served, and until then they are that process's again if
+    /// anything fails.
+    pub(super) fn start<T>(
+        &mut self,
+        prepared: PreparedEngine,
+        complete: impl FnOnce(&Engine) -> anyhow::Result<T>,
+    ) -> anyhow::Result<(Engine, T)> {
+        let are_back = !self.back.is_empty();
+        let (bound, mut taken) = self.come_by(&prepared)?;
         let adopted = bound.len();
         let engine = confine::while_opening(|| prepared.adopt(bound, self.on_orphan.into()))?;
-        self.settle(&engine)?;
-        match taken {
-            Some(taken) => {
-                eprintln!("handover: {}", taken.described);
-                taken.serving()?;
-            }
+        match &taken {
+            Some(taken) => eprintln!("handover: {}", taken.described),
             None if adopted > 0 => eprintln!("{adopted} of the queues were kept, and go on"),
             None => {}
         }
+        let completed = match self.settle(&engine) {
+            // Nobody else serves them.
+            Err(error) if are_back => {
+                eprintln!("warning: the queues cannot go to another process: {error:#}");
+                complete(&engine)
+            }
+            settled => settled.and_then(|()| complete(&engine)),
+        };
+        let served = completed.and_then(|completed| {
+            taken.as_mut().map_or(Ok(()), Taken::serving)?;
+            Ok(completed)
+        });
+        let completed = match served {
+            Ok(completed) => completed,
+            Err(error) => {
+                self.withdraw(engine, taken.is_some());
+                return Err(error);
+            }
+        };
         let orphans = engine.stats().totals().orphaned;
         if orphans > 0 {
             let what = match self.on_orphan {
@@ -96,7 +118,18 @@ impl Succession {
             );
         }
         self.manager.ready(&format!("serving queues {}", self.range));
-        Ok(engine)
+        Ok((engine, completed))
+    }
+
+    /// Ends an engine that has failed to start. Queues of which others have descriptors go on as they are, with all
+    /// that waits in them; the connection to who had them is open still.
+    fn withdraw(&mut self, engine: Engine, is_taken: bool) {
+        self.door = None;
+        if is_taken || self.manager.keeps() {
+            for failure in engine.release(self.release_max).failures {
+                eprintln!("fanq: {failure}");
+            }
+        }
     }
 
     fn come_by(
@@ -136,10 +169,10 @@ impl Succession {
     }
 
     /// Gives the queues to the next process.
-    pub(super) fn give(&mut self, engine: Engine, request: Request) -> anyhow::Result<Given> {
-        let kept = engine.bound_queues().context("copying the queues' descriptors")?;
+    pub(super) fn give(&mut self, engine: Engine, request: Request) -> Given {
         let who = format!("process {} (fanq {})", request.pid, request.program);
-        self.door = None;
+        // Of the door, through which the request came: no descriptor has to be had for it now.
+        let kept = self.door.take().map(Door::close).unwrap_or_default();
         let Released { queues, failures } = engine.release(self.release_max);
         let left = queues.iter().map(|queue| LeftQueue {
             queue: queue.stats.queue,
@@ -154,7 +187,7 @@ impl Succession {
                 eprintln!(
                     "handover: {who} serves the queues and goes on with the account of {packets} packets"
                 );
-                Ok(Given::Away(stats, failures))
+                Given::Away(stats, failures)
             }
             Err(error) => {
                 eprintln!("fanq: {error:#}: they are served here again");
@@ -167,7 +200,7 @@ impl Succession {
                     kept.counted(counts)
                 });
                 self.back = back.collect();
-                Ok(Given::Back)
+                Given::Back
             }
         }
     }

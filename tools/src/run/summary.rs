@@ -220,8 +220,8 @@ pub(crate) fn text(stats: &EngineStats, extras: &Extras) -> String {
         cells.extend(numbers.map(|number| number.to_string()));
         cells.push(per_call(counts));
         cells.push(shown(kernel.map(|kernel| kernel.queue_dropped)));
-        let losses =
-            [counts.id_gaps - counts.uninspected, counts.uninspected, counts.verdict_errors];
+        let socket_full = counts.id_gaps.saturating_sub(counts.uninspected);
+        let losses = [socket_full, counts.uninspected, counts.verdict_errors];
         cells.extend(losses.map(|number| number.to_string()));
         table.add_row(cells);
     };
@@ -237,7 +237,7 @@ pub(crate) fn text(stats: &EngineStats, extras: &Extras) -> String {
     row("all".to_owned(), String::new(), &totals, kernel);
     let queue_full = kernel.map_or(0, |kernel| kernel.queue_dropped);
     let at_least = if kernel.is_none() { "at least " } else { "" };
-    let lost = queue_full + totals.id_gaps - totals.uninspected;
+    let lost = queue_full + totals.id_gaps.saturating_sub(totals.uninspected);
     let mut out = format!("{table}\n");
     if let Some(policy) = &extras.policy {
         describe_rules(policy, &mut out);
@@ -414,6 +414,14 @@ mod tests {
             text(&stats(true), &Extras::default())
                 .contains("10 packets answered, 0 let through unseen, 0 shed, 0 flushed, lost: 6")
         );
+    }
+
+    #[test]
+    fn what_passed_unseen_and_is_not_yet_known_as_missing_is_no_loss() {
+        let mut stats = stats(true);
+        stats.queues[0].counts.uninspected = 3;
+        let text = text(&stats, &Extras::default());
+        assert!(text.contains("3 let through unseen") && text.contains("lost: 4"), "{text}");
     }
 
     #[test]

@@ -200,6 +200,13 @@ impl Views {
         }
         Ok(())
     }
+
+    /// The queues are ours: so are the places where others ask.
+    pub(super) fn take_places(&mut self) {
+        if let Some((_, serving)) = &mut self.shown {
+            serving.take_places();
+        }
+    }
 }
 
 /// Takes the places where others may ask.

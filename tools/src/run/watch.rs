@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::options::RunOptions;
+use super::reading::Reading;
 use super::succession::Succession;
 use super::summary;
 use crate::confine::{self, Role};
@@ -40,6 +41,15 @@ struct Asked {
     waker: Mutex<Option<Interrupter>>,
 }
 
+impl Asked {
+    fn nudge(&self) {
+        if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+            // If the eventfd cannot be written, whoever comes next tries again.
+            let _ = waker.interrupt();
+        }
+    }
+}
+
 impl Orders {
     /// Takes SIGINT, SIGTERM, SIGUSR2 and, where there is something to read again, SIGHUP.
     pub(super) fn listen(with_reload: bool) -> anyhow::Result<Self> {
@@ -59,10 +69,7 @@ impl Orders {
                 };
                 // Before the waker is looked at: an engine that comes later looks at the flag by itself.
                 flag.store(true, Ordering::SeqCst);
-                if let Some(waker) = &*asked.waker.lock().unwrap_or_else(PoisonError::into_inner) {
-                    // If the eventfd cannot be written, the next signal tries again.
-                    let _ = waker.interrupt();
-                }
+                asked.nudge();
             }
         });
         Ok(orders)
@@ -78,9 +85,12 @@ impl Orders {
     pub(super) fn reload(&self, asker: Asker) {
         self.0.askers.lock().unwrap_or_else(PoisonError::into_inner).push(asker);
         self.0.reload.store(true, Ordering::SeqCst);
-        if let Some(waker) = &*self.0.waker.lock().unwrap_or_else(PoisonError::into_inner) {
-            let _ = waker.interrupt();
-        }
+        self.nudge();
+    }
+
+    /// Wakes the main thread, if the engine runs.
+    pub(super) fn nudge(&self) {
+        self.0.nudge();
     }
 
     fn take_askers(&self) -> Vec<Asker> {
@@ -118,6 +128,8 @@ pub(super) struct Watch {
     orders: Orders,
     control: Option<SharedPolicy>,
     log: Option<EveLog>,
+    /// Rules that are being read again.
+    reading: Option<Reading>,
     began: Instant,
     table: Option<Every>,
     eve_stats: Option<Every>,
@@ -137,10 +149,14 @@ impl Every {
         Self { period, due: Instant::now() + period }
     }
 
-    /// Whether it is due; then it is due next a period later.
+    /// Whether it is due; then it is due next a period later. What was missed is not made up for.
     fn take(every: &mut Option<Self>) -> Option<Duration> {
-        let every = every.as_mut().filter(|every| Instant::now() >= every.due)?;
+        let now = Instant::now();
+        let every = every.as_mut().filter(|every| now >= every.due)?;
         every.due += every.period;
+        if every.due <= now {
+            every.due = now + every.period;
+        }
         Some(every.period)
     }
 }
@@ -159,6 +175,7 @@ impl Watch {
             orders,
             control,
             log,
+            reading: None,
             began: Instant::now(),
             table: options.stats_every.map(Every::new),
             eve_stats: options.eve_stats_every.map(Every::new),
@@ -183,13 +200,9 @@ impl Watch {
             if let Some(request) = succession.request() {
                 return Ok(End::GiveAway(request));
             }
-            if self.orders.take_reload() {
-                // Taken first: who asks while the rules are read gets the next reading.
-                let askers = self.orders.take_askers();
-                let outcome = self.reload();
-                for tell in askers {
-                    tell(outcome.clone());
-                }
+            self.end_reload();
+            if self.reading.is_none() && self.orders.take_reload() {
+                self.begin_reload();
             }
             let nexts = [self.table, self.eve_stats, self.housekeeping, self.watchdog];
             let next = nexts.into_iter().flatten().map(|every| every.due).min();
@@ -228,22 +241,36 @@ impl Watch {
         }
     }
 
-    /// Reads the rules again and opens the log's file anew.
-    fn reload(&self) -> Result<String, String> {
+    /// Opens the log's file anew and begins to read the rules again.
+    fn begin_reload(&mut self) {
+        // Taken first: who asks while the rules are read gets the next reading.
+        let askers = self.orders.take_askers();
         if let Some(log) = &self.log {
             log.reopen();
         }
-        let Some(control) = &self.control else {
-            return match self.log {
-                Some(_) => Ok("the log is opened anew".to_owned()),
-                None => {
-                    Err("there is nothing to read again: run it with --policy FILE.toml".to_owned())
-                }
-            };
+        if let Some(control) = &self.control {
+            self.reading = Some(Reading::begin(control.clone(), askers, self.orders.clone()));
+            return;
+        }
+        let outcome = match self.log {
+            Some(_) => Ok("the log is opened anew".to_owned()),
+            None => {
+                Err("there is nothing to read again: run it with --policy FILE.toml".to_owned())
+            }
         };
-        let outcome = control
-            .reload(self.log.as_ref())
-            .map_err(|error| format!("the rules stay as they are: {error:#}"));
+        for tell in askers {
+            tell(outcome.clone());
+        }
+    }
+
+    /// If rules have been read again, has workers take them, and tells who asked.
+    fn end_reload(&mut self) {
+        let (Some(reading), Some(control)) = (&mut self.reading, &self.control) else { return };
+        let Some(next) = reading.outcome() else { return };
+        let askers = std::mem::take(&mut reading.askers);
+        self.reading = None;
+        let outcome = control.lock().adopt(next, self.log.as_ref());
+        let outcome = outcome.map_err(|error| format!("the rules stay as they are: {error:#}"));
         let (level, message) = match &outcome {
             Ok(done) => ("Info", done),
             Err(error) => ("Error", error),
@@ -256,11 +283,17 @@ impl Watch {
         if let Some(log) = &self.log {
             log.event(level, message.clone());
         }
-        outcome
+        for tell in askers {
+            tell(outcome.clone());
+        }
     }
 
-    /// The log, for whoever goes on with it.
+    /// The log, for whoever goes on with it. Rules that are being read are read again.
     pub(super) fn into_log(self) -> Option<EveLog> {
+        if let Some(reading) = self.reading {
+            self.orders.0.reload.store(true, Ordering::SeqCst);
+            reading.askers.into_iter().for_each(|asker| self.orders.reload(asker));
+        }
         self.log
     }
 
@@ -323,3 +356,19 @@ fn eve_stats(
 
 /// How often what workers gave back is freed, and unknown interfaces are looked up.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_missed_is_not_made_up_for() {
+        let period = Duration::from_secs(20);
+        let now = Instant::now();
+        let due = now.checked_sub(period * 5 / 2).expect("the machine runs for longer");
+        let mut every = Some(Every { period, due });
+        assert_eq!(Every::take(&mut every), Some(period));
+        assert_eq!(Every::take(&mut every), None);
+        assert!(every.is_some_and(|every| every.due >= now + period));
+    }
+}

@@ -1,5 +1,7 @@
 //! Handover between processes that wish each other well.
 
+use serde_json::Value;
+
 use super::{Site, Traffic, number};
 use crate::space::Space;
 
@@ -67,6 +69,64 @@ fn the_next_one_may_serve_more_queues_with_other_settings_but_not_fewer() {
     next.signal("TERM");
     let ended = next.end();
     assert_eq!(number(&ended.json()["totals"], "packets"), 5);
+}
+
+#[test]
+fn whatever_descriptor_the_next_one_lacks_the_first_one_serves_on() {
+    let Some(site) = Site::new() else { return };
+    let mut first = site.space.start(&[], &site.request(""));
+    first.await_ready();
+    let traffic = Traffic::start(&site, "2000");
+    let mut taken_back = 0;
+    let mut limits = 12..100;
+    let next = loop {
+        let limit = format!("--nofile={0}:{0}", limits.next().expect("so many are enough"));
+        let mut next = site.space.start(&["prlimit", &limit], &site.request(""));
+        let Some(ended) = next.ready_or_end() else { break next };
+        assert_eq!(ended.code, Some(1), "{limit}: {}", ended.stderr);
+        if ended.stderr.contains("handover: process") {
+            taken_back += 1;
+            first.await_line("they are served here again");
+            first.await_ready();
+        }
+    };
+    assert!(taken_back > 0, "none came as far as to take the queues");
+    assert_eq!(first.end().code, Some(0));
+    let arrived = traffic.stop();
+    let sent = number(&arrived, "sent");
+    assert_eq!((number(&arrived, "received"), number(&arrived, "duplicates")), (sent, 0));
+    next.stop("TERM");
+}
+
+#[test]
+fn a_control_socket_at_a_path_goes_over_with_the_queues() {
+    let Some(site) = Site::new() else { return };
+    let path = site.path("control");
+    let request = site.request(&format!("--control {path}"));
+    let served_by = || {
+        let fanq = env!("CARGO_BIN_EXE_fanq");
+        let words = ["timeout", "20", fanq, "control", "--socket", &path, "statistics"];
+        let output = site.space.command(&words).output().unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("somebody answers");
+        number(&answer, "pid")
+    };
+    let mut fanq = site.space.start(&[], &request);
+    fanq.await_ready();
+    for _ in 0..2 {
+        assert_eq!(served_by(), u64::from(fanq.child.id()));
+        let mut next = site.space.start(&[], &request);
+        next.await_ready();
+        let ended = fanq.end();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        fanq = next;
+    }
+    assert_eq!(served_by(), u64::from(fanq.child.id()));
+    // One that fails leaves it where it is.
+    let fewer = request.replace("8-9", "9");
+    site.space.run(&[], &fewer).assert_refused(1, &["queue 8 is bound already"], &fewer);
+    assert_eq!(served_by(), u64::from(fanq.child.id()));
+    fanq.stop("TERM");
+    assert_eq!(std::fs::read_dir(site.folder.path()).unwrap().count(), 0, "a socket is left");
 }
 
 #[test]

@@ -155,6 +155,31 @@ fn whoever_takes_and_does_not_serve_loses_the_queues_again() {
 }
 
 #[test]
+fn queues_are_taken_back_with_the_rules_in_force_whatever_is_in_the_file() {
+    let Some(site) = Site::new() else { return };
+    let rules = site.path("rules.toml");
+    std::fs::write(&rules, "[[rule]]\nname = 'all'\naction = 'accept'\n").unwrap();
+    let mut fanq = site.space.start(&[], &site.request(&format!("--policy {rules}")));
+    fanq.await_ready();
+    site.send(3);
+    std::fs::write(&rules, "nonsense").unwrap();
+    for _ in 0..2 {
+        let mut stream = UnixStream::connect(site.path("door")).unwrap();
+        stream.write_all(&ask()).unwrap();
+        assert_eq!(next_message(&mut stream).0, OFFER);
+        assert_eq!(next_message(&mut stream).0, SOCKETS);
+        stream.write_all(&message(1, TAKE, "")).unwrap();
+        drop(stream);
+        fanq.await_line("they are served here again");
+        fanq.await_ready();
+        site.send(2);
+    }
+    let account = fanq.stop("TERM").json();
+    assert_eq!(number(&account["totals"], "packets"), 7);
+    assert_eq!(number(&account["policy"]["rules"][0], "packets"), 7, "{}", account["policy"]);
+}
+
+#[test]
 fn other_users_get_nothing() {
     let Some(site) = Site::new() else { return };
     let mut fanq = site.space.start(&[], &site.request(""));

@@ -14,18 +14,23 @@ struct Store {
 
 impl Store {
     fn new(site: &Site, options: &str) -> Self {
-        Self::with_watchdog(site, options, "200000")
+        Self::told(site, options, ("WATCHDOG_USEC", "200000"))
     }
 
     /// One that wants to hear something within so many microseconds.
     fn with_watchdog(site: &Site, options: &str, watchdog_us: &str) -> Self {
+        Self::told(site, options, ("WATCHDOG_USEC", watchdog_us))
+    }
+
+    /// One with this in its environment.
+    fn told(site: &Site, options: &str, (name, value): (&str, &str)) -> Self {
         let (script, path) =
             (include_str!("../../../scripts/descriptor_store.py"), site.path("notify"));
         let request = format!("--queues 8-9 --placement none --summary json {options}");
         let mut words = vec!["python3", "-c", script, &path, env!("CARGO_BIN_EXE_fanq"), "run"];
         words.extend(request.split_ascii_whitespace());
         let mut command = site.space.command(&words);
-        command.env("WATCHDOG_USEC", watchdog_us);
+        command.env(name, value);
         let child = command.stdin(Stdio::piped()).spawn().expect("python3 runs");
         let mut store = Self { keeper: Fanq::new(child), service: 0 };
         store.start();
@@ -165,6 +170,22 @@ fn told_to_leave_it_answers_what_it_has_and_the_rest_waits_for_the_next_start() 
 }
 
 #[test]
+fn told_to_leave_without_a_store_it_drains_the_queues() {
+    for room in ["0", "1"] {
+        let Some(site) = Site::new() else { return };
+        let mut store = Store::told(&site, "--work-ns 5000000 --batch 4", ("FDSTORE", room));
+        store.await_ready();
+        site.send(60);
+        store.signal("USR2");
+        store.keeper.await_line("told FDNAME=fanq-queue-9 FDSTOREREMOVE=1");
+        store.keeper.await_line("ended 0");
+        drop(store.keeper.child.stdin.take());
+        let totals = store.keeper.wait().json()["totals"].clone();
+        assert_eq!((number(&totals, "packets"), number(&totals, "flushed")), (60, 0), "{room}");
+    }
+}
+
+#[test]
 fn descriptors_that_are_none_of_its_queues_are_let_go() {
     let Some(site) = Site::new() else { return };
     let lines = "import fcntl, os, socket, sys
@@ -203,6 +224,29 @@ fn the_watchdog_hears_that_all_is_well() {
 }
 
 #[test]
+fn the_watchdog_hears_that_all_is_well_while_large_rules_are_read() {
+    let Some(site) = Site::new() else { return };
+    let path = site.path("rules.toml");
+    std::fs::write(&path, "").unwrap();
+    let mut store = Store::new(&site, &format!("--policy {path}"));
+    store.await_ready();
+    // So many that they take as long as many a word to the watchdog.
+    let rule = |n: u32| format!("[[rule]]\nname = 'r{n}'\npattern = '{n:020}'\naction = 'drop'\n");
+    std::fs::write(&path, (0..RULES).map(rule).collect::<String>()).unwrap();
+    store.signal("HUP");
+    let mut told = 0;
+    loop {
+        let line = store.keeper.next_line("rules read again", PATIENCE);
+        told += u32::from(line.contains("told WATCHDOG=1"));
+        if line.contains("rules read again") {
+            break;
+        }
+    }
+    assert!(told >= 5, "{told} times in all that time");
+    store.end("TERM");
+}
+
+#[test]
 fn the_watchdog_hears_nothing_while_an_inspector_hangs() {
     let Some(site) = Site::new() else { return };
     let options = "--policy hang:3 --inspect-deadline 0.1 --on-fault accept";
@@ -228,5 +272,8 @@ fn the_watchdog_hears_nothing_while_an_inspector_hangs() {
     store.end("TERM");
     drop(traffic);
 }
+
+/// Seconds of compiling.
+const RULES: u32 = 5000;
 
 const SILENT: &str = "told STATUS=no sign of life from the workers of these queues: ";

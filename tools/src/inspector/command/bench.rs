@@ -7,7 +7,6 @@
 
 use std::hint::black_box;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use anyhow::Context;
@@ -48,7 +47,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let mut traffic = Traffic::new(FLOWS, args.payload, &policy.words)?;
     let searchers = searchers(&policy)?;
     let control = PolicyControl::start(&args.file, 1, None)?;
-    let mut rules = RuleInspector::new(0, Arc::clone(&control.handover()), None);
+    let mut rules = RuleInspector::new(0, control.handover());
     let mut accept = PolicyInspector::new(Policy::Accept, 0);
     let passes = args.packets.div_ceil(FLOWS).max(ROUNDS).div_ceil(ROUNDS);
     let mut rounds: [Vec<f64>; 3] = Default::default();

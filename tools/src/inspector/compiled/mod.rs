@@ -136,10 +136,11 @@ impl CompiledPolicy {
         self.scope.first_rule
     }
 
-    /// Whether a pattern in this packet could make any rule match.
+    /// Whether a pattern in this packet could make any rule match, or a stream begins in which one could.
     #[inline]
     pub(crate) fn patterns_matter(&self, facts: &PacketFacts<'_>, around: Surroundings) -> bool {
-        !facts.payload.is_empty() && self.scope.admits(facts, around)
+        let begins = || facts.tcp.is_some_and(|place| place.begins);
+        (!facts.payload.is_empty() || begins()) && self.scope.admits(facts, around)
     }
 
     /// The most lists that [`lists_of`](Self::lists_of) gives.

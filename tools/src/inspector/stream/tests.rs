@@ -5,6 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::inspector::compiled::Surroundings;
 use crate::inspector::compiled::tests::{policy_of, rule_with};
 use crate::inspector::rules_file::{Conditions, Pattern};
 
@@ -44,6 +45,10 @@ impl<'p> Flow<'p> {
         let mut bytes = Vec::new();
         builder.write(&mut bytes, payload.trim_start_matches("SYN").as_bytes()).unwrap();
         let facts = PacketFacts::read(&bytes);
+        let around = Surroundings { hook: 0, in_interface: 0, out_interface: 0 };
+        if !self.policy.patterns_matter(&facts, around) {
+            return Vec::new();
+        }
         self.scanner.scan(self.policy, &facts);
         let mut rules = self.scanner.rules().to_vec();
         rules.dedup();
@@ -76,6 +81,64 @@ fn what_was_dropped_and_is_sent_again_is_found_again() {
     }
     assert_eq!(flow.segment(103, "achoo", true), NONE);
     assert_eq!(flow.segment(108, "ack", true), NONE);
+}
+
+#[test]
+fn what_was_dropped_is_found_again_also_when_later_ones_have_passed() {
+    let policy = policy(&[&["attack"], &["xy", "attack"]]);
+    let mut flow = Flow::new(&policy);
+    assert_eq!(flow.segment(100, "att", true), NONE);
+    assert_eq!(flow.segment(103, "ack", false), [0]);
+    assert_eq!(flow.segment(106, "xyzat", true), NONE, "on its way already");
+    assert_eq!(flow.segment(111, "tack", true), [0, 1], "what comes later is in order, too");
+    for _ in 0..3 {
+        assert_eq!(flow.segment(103, "ack", false), [0, 1]);
+    }
+    assert_eq!(flow.segment(103, "ackxyzattack and", false), [0, 1], "in larger pieces");
+    // In smaller pieces, of which the first looks harmless.
+    assert_eq!(flow.segment(103, "ac", true), NONE);
+    assert_eq!(flow.segment(105, "k", false), [0, 1]);
+    assert_eq!(flow.segment(115, "more", true), NONE);
+    assert_eq!(flow.segment(105, "k", false), [0, 1]);
+    // Filled with something else, the hole is no more.
+    assert_eq!(flow.segment(105, "t", true), NONE);
+    assert_eq!(flow.segment(105, "k", true), NONE);
+    assert_eq!(flow.segment(119, "att", true), NONE);
+    assert_eq!(flow.segment(122, "ack", false), [0, 1]);
+    assert_eq!(flow.segment(125, "more", true), NONE);
+    assert_eq!(flow.segment(122, "ack", false), [0, 1], "the next one is as good");
+}
+
+#[test]
+fn a_probe_into_what_was_dropped_does_not_hide_the_rest() {
+    let policy = policy(&[&["attack"]]);
+    let mut flow = Flow::new(&policy);
+    flow.segment(100, "att", true);
+    assert_eq!(flow.segment(103, "ack", false), [0]);
+    assert_eq!(flow.segment(103, "a", true), NONE);
+    assert_eq!(flow.segment(106, "more", true), NONE);
+    assert_eq!(flow.segment(104, "ck", true), [0]);
+}
+
+#[test]
+fn what_was_dropped_first_of_all_is_found_again_in_smaller_pieces() {
+    let policy = policy(&[&["attack"]]);
+    for later in [true, false] {
+        let mut flow = Flow::new(&policy);
+        assert_eq!(flow.segment(100, "an attack", false), [0]);
+        assert_eq!(flow.segment(109, "more", later), NONE);
+        assert_eq!(flow.segment(100, "an att", true), NONE);
+        assert_eq!(flow.segment(106, "ack", true), [0]);
+    }
+}
+
+#[test]
+fn a_syn_without_payload_begins_a_stream() {
+    let policy = policy(&[&["attack"], &["GET", "evil"]]);
+    let mut flow = Flow::new(&policy);
+    flow.segment(100, "GET att", true);
+    assert_eq!(flow.segment(106, "SYN", true), NONE);
+    assert_eq!(flow.segment(107, "ack evil", true), NONE);
 }
 
 #[test]
@@ -139,6 +202,50 @@ fn flows_that_do_not_matter_take_no_place() {
 }
 
 proptest! {
+    #[test]
+    fn what_is_refused_is_refused_again_whatever_was_in_flight(
+        stream in "[atck]{1,60}",
+        cuts in vec(1_usize..60, 0..12),
+        again in 1_usize..60,
+        first: u32,
+    ) {
+        let texts = ["attack", "tack", "ca", "kk"];
+        let rules: Vec<_> = texts.iter().map(std::slice::from_ref).collect();
+        let policy = policy(&rules);
+        let mut flow = Flow::new(&policy);
+        let sequence = |at: usize| first.wrapping_add(u32::try_from(at).unwrap());
+        let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(stream.len())).collect();
+        cuts.extend([0, stream.len()]);
+        cuts.sort_unstable();
+        cuts.dedup();
+        let mut refused = None;
+        for piece in cuts.windows(2) {
+            let payload = &stream[piece[0]..piece[1]];
+            let goes_on = flow.segment(sequence(piece[0]), payload, false).is_empty();
+            if goes_on {
+                flow.segment(sequence(piece[0]), payload, true);
+            } else {
+                refused = refused.or(Some(piece[0]));
+            }
+        }
+        // From the first that is missing on, in pieces of another size.
+        let mut from = refused.unwrap_or(stream.len());
+        while from < stream.len() {
+            let to = (from + again).min(stream.len());
+            let found = flow.segment(sequence(from), &stream[from..to], false);
+            for (number, text) in (0_u32..).zip(texts) {
+                if (from + 1..=to).any(|end| stream[..end].ends_with(text)) {
+                    prop_assert!(found.contains(&number), "{} in {}..{}", text, from, to);
+                }
+            }
+            if !found.is_empty() {
+                break;
+            }
+            flow.segment(sequence(from), &stream[from..to], true);
+            from = to;
+        }
+    }
+
     #[test]
     fn a_stream_in_order_is_found_whole_wherever_it_is_cut(
         stream in "[atck]{0,60}",

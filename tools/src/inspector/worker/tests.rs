@@ -31,14 +31,19 @@ impl Scene {
         let path = folder.path().join("rules.toml");
         fs::write(&path, format!("flow-table = 64\nlimit-table = 64\n{rules}")).unwrap();
         let control = SharedPolicy::new(PolicyControl::start(&path, 1, None).unwrap());
-        let inspector = RuleInspector::new(0, control.lock().handover(), None);
+        let inspector = RuleInspector::new(0, control.lock().handover());
         Self { folder, control, inspector, edits: Edits::default() }
     }
 
     fn reload(&mut self, rules: &str) {
         let path = self.folder.path().join("rules.toml");
         fs::write(path, format!("flow-table = 64\nlimit-table = 64\n{rules}")).unwrap();
-        self.control.reload(None).unwrap();
+        self.read_again().unwrap();
+    }
+
+    fn read_again(&self) -> anyhow::Result<String> {
+        let next = self.control.read_again();
+        self.control.lock().adopt(next, None)
     }
 
     fn inspect(&mut self, message: &[u8]) -> Verdict {
@@ -142,7 +147,7 @@ fn new_rules_come_between_batches_and_what_was_counted_stays() {
     assert_eq!((scene.hits("one"), scene.hits("two")), (2, 2));
     let path = scene.folder.path().join("rules.toml");
     fs::write(path, "nonsense").unwrap();
-    assert!(scene.control.reload(None).is_err());
+    assert!(scene.read_again().is_err());
     scene.end_batch();
     assert_eq!(scene.inspect(&udp(1, 0)), Verdict::DROP);
     let account = scene.control.lock().account();
@@ -190,6 +195,58 @@ fn interfaces_that_are_not_known_are_asked_for() {
     scene.control.lock().tend();
     scene.end_batch();
     assert_eq!(scene.inspect(&udp(1, 0)), Verdict::DROP, "it was asked for, and read again");
+}
+
+#[test]
+fn a_table_of_interfaces_is_never_taken_for_that_of_other_rules() {
+    let lo = rule("lo", "in-interface = 'lo'\naction = 'drop'");
+    let mut scene = Scene::new(&lo);
+    let handover = scene.control.lock().handover();
+    // It waits in the slot of a worker whose queue is idle.
+    handover.ask_for_interfaces();
+    scene.control.lock().tend();
+    // By name this interface comes first: where `lo` had a bit, it has it now.
+    scene.reload(&(rule("another", "in-interface = 'a'\naction = 'accept'") + &lo));
+    assert_eq!(scene.inspect(&udp(1, 0)), Verdict::DROP);
+}
+
+#[test]
+fn workers_that_start_again_have_the_rules_in_force_whatever_is_in_the_file() {
+    let mut scene = Scene::new(&rule("first", "action = 'accept'"));
+    scene.inspect(&udp(1, 0));
+    scene.reload(&rule("d", "action = 'drop'"));
+    let path = scene.folder.path().join("rules.toml");
+    fs::write(path, "nonsense").unwrap();
+    let (sender, _records) = crate::eve::ring();
+    scene.inspector.desk.log = Some(sender);
+    // The one before may be stuck, and come back later.
+    for is_stuck in [true, false] {
+        scene.control.lock().start_again(None);
+        let next = RuleInspector::new(0, scene.control.lock().handover());
+        let before = std::mem::replace(&mut scene.inspector, next);
+        if is_stuck {
+            assert_eq!(scene.inspect(&udp(1, 0)), Verdict::DROP);
+        }
+        drop(before);
+        assert_eq!(scene.inspect(&udp(1, 0)), Verdict::DROP);
+        scene.end_batch();
+    }
+    assert_eq!((scene.hits("first"), scene.hits("d")), (1, 3));
+    scene.control.lock().tend();
+    assert_eq!((scene.hits("first"), scene.hits("d")), (1, 3), "when older counts are folded");
+    let account = scene.control.lock().account();
+    assert_eq!((account.reloads, account.reloads_refused), (1, 0));
+}
+
+#[test]
+fn the_way_to_the_log_goes_to_who_starts_again() {
+    let mut scene = Scene::new(&rule("d", "action = 'drop'"));
+    let (sender, _records) = crate::eve::ring();
+    scene.inspector.desk.log = Some(sender);
+    drop(scene.inspector);
+    scene.control.lock().start_again(None);
+    scene.inspector = RuleInspector::new(0, scene.control.lock().handover());
+    assert!(scene.inspector.desk.log.is_some());
 }
 
 /// The allocator counts for all threads, so this one test runs again in a process of its own.
@@ -250,7 +307,7 @@ fn after_a_panic_the_next_inspector_has_the_rules_and_counts_on_and_forgets_flow
     // The engine drops the old one before it makes the next.
     let Scene { control, inspector, mut edits, .. } = scene;
     drop(inspector);
-    let mut next = RuleInspector::new(0, handover, None);
+    let mut next = RuleInspector::new(0, handover);
     let mut inspect = |message: &[u8]| {
         let Ok((Message::Packet(packet), _)) = decode(message) else { panic!("no packet") };
         next.inspect(&mut Packet::new(packet, &mut edits))
