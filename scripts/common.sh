@@ -1,8 +1,9 @@
 # shellcheck shell=bash
 # common.sh: what the scripts here share; each reads it in.
 #
-# Role: words (say, fail, skip), missing Debian packages (need), and a place of one's own in the
-# kernel (in_namespaces) which vanishes with all that happened in it.
+# Role: words (say, fail, skip), missing Debian packages (need), a place of one's own in the
+# kernel (in_namespaces) which vanishes with all that happened in it, and what it takes to load fanq there
+# (prepare_load).
 # Does not: do anything when read in, except to set PATH and `name`.
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -79,6 +80,20 @@ can_enter_namespaces() {
     ((EUID == 0)) || why+="; run as root, or let users make user namespaces: user.max_user_namespaces > 0, \
 kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0"
     return 1
+}
+
+# prepare_load WHY COMMAND:PACKAGE...: what it takes to load `fanq run` in namespaces of its own. Root, for the reason
+# WHY; these commands; fanq and fanq-bench, which it builds unless FANQ_BIN_DIR names them; and the folder `scratch`,
+# which goes with this script.
+prepare_load() {
+    ((EUID == 0)) || skip "$1"
+    need iptables:iptables python3:python3 setpriv:util-linux "${@:2}" || skip "$why"
+    can_enter_namespaces || skip "$why"
+    if [[ -z ${FANQ_BIN_DIR:-} ]]; then
+        cargo build --release --locked --package fanq-tools --package fanq-bench
+    fi
+    scratch=$(mktemp -d "/tmp/fanq-$name.XXXXXX")
+    trap 'rm -rf "$scratch"' EXIT
 }
 
 # Replaces this shell, which some other shell started and which must end with it: hence the two signals,

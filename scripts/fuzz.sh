@@ -4,6 +4,7 @@
 # Role: builds the targets with the stable compiler and libFuzzer's coverage, but without a sanitizer (these need
 # another compiler), runs each from its small corpus in fuzz/corpus, and says how many runs it made. What it finds
 # beyond stays in a folder of its own, which is gone afterwards, unless KEEP names one.
+# Leaves: no fuzzer behind, however it ends: each ends with the shell that started it, and that with this one.
 # Does not: change the corpus in the repository.
 #
 # Usage: scripts/fuzz.sh [SECONDS] [TARGET...]   60 seconds for each target; all targets, two at a time
@@ -16,6 +17,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 name=fuzz
 
 main() {
+    if [[ ${1:-} == --run ]]; then
+        run "${@:2}"
+        return
+    fi
     local seconds=${1:-60} target
     [[ $seconds =~ ^[0-9]+$ ]] || fail "SECONDS is $seconds; usage: scripts/fuzz.sh [SECONDS] [TARGET...]"
     shift $(($# > 0 ? 1 : 0))
@@ -25,14 +30,17 @@ main() {
     for target in "${targets[@]}"; do
         [[ -e fuzz/targets/$target.rs ]] || fail "there is no target $target; there are: ${all[*]}"
     done
-    need c++:g++ || fail "$why"
+    need c++:g++ setpriv:util-linux || fail "$why"
     build
 
+    running=()
     found=$(mktemp -d)
     trap 'rm -rf "$found"' EXIT
-    local failed=0 running=()
+    trap 'stop 130' INT
+    trap 'stop 143' TERM HUP
+    local failed=0
     for target in "${targets[@]}"; do
-        run "$target" "$seconds" &
+        setpriv --pdeathsig TERM bash scripts/fuzz.sh --run "$target" "$seconds" "$found" "$host" &
         running+=($!)
         if ((${#running[@]} == 2)); then
             wait "${running[0]}" || failed=1
@@ -60,15 +68,30 @@ build() {
         cargo build --quiet --locked --release --manifest-path fuzz/Cargo.toml --target "$host"
 }
 
-run() { # TARGET SECONDS
-    local target=$1 log=$found/$1.log corpus=${KEEP:-$found}/$1
+stop() { # STATUS
+    trap '' INT TERM HUP
+    kill -TERM "${running[@]}" 2>/dev/null || true
+    wait # for those that write to the folder which goes now
+    exit "$1"
+}
+
+# Runs one, in a shell of its own; told to end, it ends the fuzzer first.
+run() { # TARGET SECONDS FOUND HOST
+    local target=$1 status=0
+    found=$3 host=$4 fuzzer=
+    local log=$found/$target.log corpus=${KEEP:-$found}/$target
+    trap 'kill -TERM $fuzzer 2>/dev/null || true; wait $fuzzer || true; exit 143' TERM
+    trap '' INT # from a terminal it comes to all; the first shell says when to end
     mkdir -p "$corpus" "fuzz/artifacts/$target"
     local words=("target/fuzz/$host/release/$target" "$corpus")
     [[ ! -d fuzz/corpus/$target ]] || words+=("fuzz/corpus/$target")
     [[ ! -e fuzz/dictionaries/$target ]] || words+=("-dict=fuzz/dictionaries/$target")
     words+=(-max_total_time="$2" -timeout=5 -rss_limit_mb=1024 -print_final_stats=1
         -artifact_prefix="fuzz/artifacts/$target/")
-    if ! "${words[@]}" >"$log" 2>&1; then
+    setpriv --pdeathsig TERM "${words[@]}" >"$log" 2>&1 &
+    fuzzer=$!
+    wait "$fuzzer" || status=$?
+    if ((status)); then
         tail -n 40 "$log"
         say "$target: FAILED; the input is under fuzz/artifacts/$target; again: ${words[0]} FILE"
         return 1

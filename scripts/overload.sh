@@ -29,16 +29,9 @@ main() {
         fail "\`$seconds\` is no number of seconds from 1 to $seconds_max"
     fi
     [[ -z $rate || $rate =~ ^[1-9][0-9]{0,7}$ ]] || fail "\`$rate\` is no rate from 1 to 99999999 packets a second"
-    ((EUID == 0)) || skip "making load in the kernel needs root"
     (($(nproc) > 1)) || skip "with one CPU the load would keep fanq from running"
-    need ip:iproute2 iptables:iptables python3:python3 setpriv:util-linux || skip "$why"
-    can_enter_namespaces || skip "$why"
-    if [[ -z ${FANQ_BIN_DIR:-} ]]; then
-        cargo build --release --locked --package fanq-tools --package fanq-bench
-    fi
+    prepare_load "making load in the kernel needs root" ip:iproute2
     bin_dir=$(realpath "$bin_dir")
-    scratch=$(mktemp -d /tmp/fanq-overload.XXXXXX)
-    trap 'rm -rf "$scratch"' EXIT
     FANQ_BIN_DIR=$bin_dir in_namespaces bash scripts/overload.sh --inside "$scratch" "$seconds" "$rate"
 }
 

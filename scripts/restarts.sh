@@ -28,14 +28,7 @@ main() {
     for number in "$packets" "$rate" "$restarts"; do
         [[ $number =~ ^[1-9][0-9]{0,8}$ ]] || fail "\`$number\` is no number from 1 to 999999999"
     done
-    ((EUID == 0)) || skip "iptables and a large receive buffer need root"
-    need iptables:iptables python3:python3 setpriv:util-linux || skip "$why"
-    can_enter_namespaces || skip "$why"
-    if [[ -z ${FANQ_BIN_DIR:-} ]]; then
-        cargo build --release --locked --package fanq-tools --package fanq-bench
-    fi
-    scratch=$(mktemp -d /tmp/fanq-restarts.XXXXXX)
-    trap 'rm -rf "$scratch"' EXIT
+    prepare_load "iptables and a large receive buffer need root"
     in_namespaces bash scripts/restarts.sh --inside "$scratch" "$packets" "$rate" "$restarts"
 }
 

@@ -35,15 +35,8 @@ main() {
         [[ $number =~ ^[1-9][0-9]{0,6}$ ]] || fail "\`$number\` is no number from 1 to 9999999; usage: \
 scripts/soak.sh [MINUTES [RATE [OPTION...]]]"
     done
-    ((EUID == 0)) || skip "iptables and a large receive buffer need root"
-    need iptables:iptables python3:python3 setpriv:util-linux || skip "$why"
-    can_enter_namespaces || skip "$why"
-    if [[ -z ${FANQ_BIN_DIR:-} ]]; then
-        cargo build --release --locked --package fanq-tools --package fanq-bench
-    fi
+    prepare_load "iptables and a large receive buffer need root"
     mkdir -p "$(dirname "$csv")"
-    scratch=$(mktemp -d /tmp/fanq-soak.XXXXXX)
-    trap 'rm -rf "$scratch"' EXIT
     in_namespaces bash scripts/soak.sh --inside "$scratch" "$minutes" "$rate" "${@:3}"
 }
 

@@ -39,7 +39,7 @@ main() {
             fail "no $bin_dir/$binary: run 'cargo build --release --bins --example show_packets' first"
     done
     need qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:cpio nft:nftables ip:iproute2 \
-        depmod:kmod || skip "$why"
+        depmod:kmod setpriv:util-linux || skip "$why"
 
     mkdir -p "$out"
     scratch=$(mktemp -d "$PWD/$out/scratch.XXXXXX")
@@ -190,7 +190,7 @@ boot() {
     local started=$SECONDS status=0
     # KVM is not used on purpose: nested, it may start and then hang. -cpu max: whatever
     # instructions the programs were built for.
-    timeout --kill-after=5 "$timeout_s" qemu-system-x86_64 -accel tcg,thread=multi -cpu max \
+    setpriv --pdeathsig TERM timeout --kill-after=5 "$timeout_s" qemu-system-x86_64 -accel tcg,thread=multi -cpu max \
         -smp 4 -m 1024 -nographic -no-reboot -nic none \
         -kernel "$out/kernel/vmlinuz" -initrd "$out/initramfs.cpio" \
         -append "console=ttyS0 quiet panic=-1${FANQ_VM_CHECKS:+ fanq.checks=$FANQ_VM_CHECKS}" \

@@ -22,7 +22,8 @@ impl StolenTime {
         Self::parse(&text).context("/proc/stat has no line for all CPUs")
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// From the text of `/proc/stat`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let line = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
         let ticks: Vec<u64> = line.split_ascii_whitespace().map_while(|n| n.parse().ok()).collect();
         // The ninth and tenth are time of guests, which the first two hold already.

@@ -126,7 +126,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::VerifyFanout(args) => verify_fanout::run(&args)?,
         Command::Disorder(args) => disorder::run(&args)?,
         Command::Codec(args) => codec::run(&args)?,
-        Command::Versus(args) => versus::run(&args)?,
+        Command::Versus(args) => return versus::run(&args),
         Command::Lab(args) => return lab::run(&args),
         Command::Load(args) => return measure::load(&args),
         Command::Run(args) => return measure::suite(&args),

@@ -30,6 +30,9 @@ pub(super) fn obstacles(a: &Document, b: &Document, across_machines: bool) -> Ve
         !(across_machines && LAB_FIELDS_OF_THE_MACHINE.contains(&&*difference.field))
     });
     let setting = setting.chain(differences("load", &a.load, &b.load));
+    let methods = a.run.cpu.as_ref().zip(b.run.cpu.as_ref());
+    let method = methods.map(|(a, b)| differences("run.cpu", a, b)).unwrap_or_default();
+    let setting = setting.chain(method);
     obstacles.extend(setting.map(|d| format!("{d}; measure both with the same options")));
     if !a.targets.iter().any(|target| named(b, &target.name).is_some()) {
         let (a, b) = (names(a), names(b));
@@ -52,9 +55,15 @@ pub(super) fn lacks(a: &Document, b: &Document, control: &str) -> Vec<String> {
 /// What a reader should know of a comparison that is made.
 pub(super) fn notes(a: &Document, b: &Document) -> Vec<String> {
     let mut notes = Vec::new();
+    if !a.run.complete {
+        notes.push("A ended early: not all that was asked was measured".to_owned());
+    }
     for (side, document) in [("A", a), ("B", b)] {
-        if !document.run.complete {
-            notes.push(format!("{side} ended early: not all that was asked was measured"));
+        let has_cpu = document.trials.iter().any(|trial| trial.purpose == "cpu");
+        if has_cpu && document.run.cpu.is_none() {
+            notes.push(format!(
+                "{side} is older and does not say whether programs ran apart, and with how many packets a trial"
+            ));
         }
         let stolen = document.machine.stolen_share;
         if stolen > STOLEN_SHARE_MAX {

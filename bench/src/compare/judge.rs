@@ -1,7 +1,8 @@
 //! From rows to a verdict: which changes are no chance, and what that makes of the whole.
 //!
 //! Invariant: if nothing changed, at most one comparison in twenty says that something did because of chance among
-//! its trials. What has too few trials to tell is never called the same.
+//! its trials; for that every row which may raise an alarm has a p. What has too few trials to tell is never called
+//! the same, nor is a result that lacks what the other has.
 
 use std::fmt::Write;
 
@@ -26,10 +27,14 @@ pub(super) struct Row {
     /// Medians of the trials, or the figure.
     pub(super) a: f64,
     pub(super) b: f64,
-    /// 0.1 where B has 10 % more: the median of all ratios between trials, which need not be that of the medians.
+    /// 0.1 where B has 10 % more: the median of all ratios between trials, which need not be that of the medians. Where
+    /// a and b are percentages of the packets: 0.1 where B has ten points more.
     pub(super) change: f64,
-    /// None where there are no trials to shuffle.
+    #[serde(skip)]
+    pub(super) in_points: bool,
+    /// None where nothing says what noise is.
     pub(super) p: Option<f64>,
+    /// None for figures that have none.
     pub(super) trials: Option<(usize, usize)>,
     pub(super) verdict: Change,
     /// The change as a logarithm, above 0 where it is for the worse.
@@ -49,7 +54,7 @@ pub(super) enum Change {
     Worse,
     /// No shuffling of so few trials is rare enough.
     TooFew,
-    /// The figures differ, but not because of loss, or their bounds are too wide.
+    /// The figures differ, but not because of loss, by too little beside the noise, or their bounds are too wide.
     Unclear,
 }
 
@@ -76,8 +81,13 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    /// Of rows already settled.
-    pub(super) fn of(rows: Vec<Row>, notes: Vec<String>, threshold: f64) -> Self {
+    /// Of rows already settled. With something missing in B, nothing is called the same or better.
+    pub(super) fn of(
+        rows: Vec<Row>,
+        mut notes: Vec<String>,
+        missing: Vec<String>,
+        threshold: f64,
+    ) -> Self {
         let of = |change| rows.iter().filter(|row| row.verdict == change).collect::<Vec<_>>();
         let (same, better, worse) = (of(Change::Same), of(Change::Better), of(Change::Worse));
         let untold = rows.len() - same.len() - better.len() - worse.len();
@@ -90,7 +100,8 @@ impl Comparison {
             let why = format!(
                 "too few trials or too wide bounds; {TRIALS_MIN} trials a side are the least"
             );
-            (Verdict::NotComparable, format!("not comparable: {why}, 20 are better"))
+            let how = "20 are better; rates take --again on both";
+            (Verdict::NotComparable, format!("not comparable: {why}, {how}"))
         } else if !worse.is_empty() {
             (Verdict::Worse, format!("worse: {}", list(&worse)))
         } else if !better.is_empty() {
@@ -107,6 +118,18 @@ impl Comparison {
         if untold > 0 && untold < rows.len() {
             let _ = write!(summary, "; {untold} of {} figures could not be told", rows.len());
         }
+        let verdict = match (&missing[..], verdict) {
+            ([first, more @ ..], Verdict::Same | Verdict::Better) => {
+                let more = match more.len() {
+                    0 => String::new(),
+                    count => format!(" (and {count} more)"),
+                };
+                summary = format!("not comparable: {first}{more}; else {summary}");
+                Verdict::NotComparable
+            }
+            (_, verdict) => verdict,
+        };
+        notes.extend(missing);
         Self { schema: SCHEMA, verdict, summary, threshold, rows, notes }
     }
 
@@ -118,13 +141,15 @@ impl Comparison {
     }
 }
 
-/// Judges all rows with trials at once, the least likely first (Holm), so that many questions raise no more false
-/// alarms than one.
+/// Judges all rows with a p at once, the least likely first (Holm), so that many questions raise no more false alarms
+/// than one. A row that is no alarm keeps its verdict.
 pub(super) fn settle(rows: &mut [Row], threshold: f64) {
-    let enough = |row: &Row| row.trials.is_some_and(|(a, b)| a.min(b) >= TRIALS_MIN);
+    let enough =
+        |row: &Row| row.p.is_some() && row.trials.is_none_or(|(a, b)| a.min(b) >= TRIALS_MIN);
     let questions = rows.iter().filter(|row| enough(row)).count();
     let can_alarm = |row: &Row| {
-        enough(row) && row.trials.is_some_and(|(a, b)| least_p(a, b) <= ALARMS / questions as f64)
+        let least = row.trials.map_or(0.0, |(a, b)| least_p(a, b));
+        enough(row) && least <= ALARMS / questions as f64
     };
     let mut tested = Vec::new();
     for row in rows.iter_mut() {
@@ -172,7 +197,8 @@ fn list(rows: &[&Row]) -> String {
     let changes = rows.iter().map(|row| {
         let percent = (row.change * 100.0).abs();
         let direction = if row.change < 0.0 { "less" } else { "more" };
-        format!("{}, {} {percent:.1} % {direction}", row.target, row.question)
+        let unit = if row.in_points { "points" } else { "%" };
+        format!("{}, {} {percent:.1} {unit} {direction}", row.target, row.question)
     });
     changes.collect::<Vec<_>>().join("; ")
 }

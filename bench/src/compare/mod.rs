@@ -1,16 +1,19 @@
 //! `fanq-bench compare A.json B.json`: whether B costs more than A, its baseline.
 //!
 //! ```text
-//! not comparable (3)  another schema, lab, load or machine, or nothing that both measured often enough
+//! not comparable (3)  another schema, lab, load, method or machine, or nothing that both measured often enough;
+//!                     or B broke off or lacks what A has, and nothing is worse as far as can be told
 //! worse (2)           at least one question changed for the worse
 //! same, better (0)    none did
 //! ```
 //!
-//! A question that has trials on both sides (CPU per packet, median delay, short connections) changed if both hold:
+//! A question that has trials on both sides (CPU per packet, median delay, TCP, share lost) changed if both hold:
 //! the change is as large as the threshold, 5 % unless told otherwise, and no chance, by a permutation test of ranks
 //! whose alarms are limited to 1 in 20 *comparisons*, however many questions there are (Holm's method). A fixed
 //! p < 0.01 for each, as in Firecracker's A/B test, would find fewer slowdowns among few questions and raise false
-//! alarms among many.
+//! alarms among many. Of a share lost, half a point and the threshold's part of A's own have to be added or taken
+//! away. Rates are judged by what a target differs from itself ([`rates`]), under the same limit.
+//!
 //! How often that is right is simulated in the tests. Twenty trials a side find a slowdown of 10 % in 19 of
 //! 20 tries up to a noise of about 7 % a trial; where noise is greater, a note says how many trials it takes.
 //!
@@ -24,6 +27,7 @@
 mod comparable;
 mod judge;
 mod questions;
+mod rates;
 mod show;
 
 use std::path::{Path, PathBuf};
@@ -100,12 +104,15 @@ fn compare(a: &Document, b: &Document, args: &CompareArgs, resamples: u32) -> Co
     }
     let asked =
         questions::Asked { threshold: args.threshold, control: args.control.as_deref(), resamples };
-    let (mut rows, more_notes) = questions::ask(a, b, &asked);
+    let mut answers = questions::ask(a, b, &asked);
+    if !b.run.complete {
+        answers.missing.insert(0, "B ended early, not all that was asked was measured".to_owned());
+    }
     let mut notes = comparable::notes(a, b);
-    notes.extend(more_notes);
-    judge::settle(&mut rows, args.threshold);
-    notes.extend(judge::what_may_be_missed(&rows, args.threshold));
-    Comparison::of(rows, notes, args.threshold)
+    notes.extend(answers.notes);
+    judge::settle(&mut answers.rows, args.threshold);
+    notes.extend(judge::what_may_be_missed(&answers.rows, args.threshold));
+    Comparison::of(answers.rows, notes, answers.missing, args.threshold)
 }
 
 /// As many as Firecracker's A/B test takes.

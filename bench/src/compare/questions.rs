@@ -1,16 +1,17 @@
-//! What is asked of two results: CPU per packet, median delay of each target at each load and the time that a short
-//! TCP connection takes, from their trials; highest rates and bulk TCP, from their findings.
+//! What is asked of two results by their trials: CPU per packet, median delay of each target at each load, the time
+//! that a short TCP connection and a Gbit over a long one take, and the share of packets that was lost.
 //!
 //! Invariant: a row holds the same target at the same load on both sides (rates that differ by less than 5 % are the
-//! same load, as a share of a measured rate is never quite the same rate).
+//! same load, as a share of a measured rate is never quite the same rate). What A has and B lacks is said to be
+//! missing. Where nothing, or hardly anything, is lost on either side there is no row of it.
 
-use crate::result::{Document, Estimate, Limit, RateFinding, Trial};
+use crate::result::{Document, Trial};
 use crate::statistics::{
-    Delays, SEED, median, permutation_test, shift_of_logarithms, spread_of_logarithms,
-    two_sided_p_of_intervals,
+    Delays, SEED, median, permutation_test, shift, shift_of_logarithms, spread_of_logarithms,
 };
 
 use super::judge::{Change, Row};
+use super::rates;
 
 /// How it is asked.
 pub(super) struct Asked<'a> {
@@ -19,15 +20,24 @@ pub(super) struct Asked<'a> {
     pub(super) resamples: u32,
 }
 
-/// All rows, still to be judged together, and what could not be asked.
-pub(super) fn ask(a: &Document, b: &Document, asked: &Asked<'_>) -> (Vec<Row>, Vec<String>) {
-    let (mut rows, mut notes) = (Vec::new(), Vec::new());
+/// What came of asking.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    /// Still to be judged together.
+    pub(super) rows: Vec<Row>,
+    /// What could not be asked.
+    pub(super) notes: Vec<String>,
+    /// What A has and B lacks.
+    pub(super) missing: Vec<String>,
+}
+
+pub(super) fn ask(a: &Document, b: &Document, asked: &Asked<'_>) -> Answers {
+    let mut answers = Answers::default();
     for question in &QUESTIONS {
-        question.ask(a, b, asked, &mut rows, &mut notes);
+        question.ask(a, b, asked, &mut answers);
     }
-    rates(a, b, asked, &mut rows);
-    tcp(a, b, asked, &mut rows);
-    (rows, notes)
+    rates::ask(a, b, asked, &mut answers);
+    answers
 }
 
 /// A figure that each trial of a kind has; less of it is better.
@@ -35,13 +45,42 @@ struct Question {
     purpose: &'static str,
     name: &'static str,
     figure: fn(&Trial) -> Option<f64>,
+    scale: Scale,
 }
 
-const QUESTIONS: [Question; 3] = [
-    Question { purpose: "cpu", name: "CPU us/packet", figure: cpu_us_per_packet },
-    Question { purpose: "latency", name: "median delay us", figure: median_delay_us },
-    Question { purpose: "connections", name: "us/short connection", figure: us_per_connection },
+/// How figures differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scale {
+    /// By a factor; they are above zero.
+    Ratio,
+    /// By a difference of shares of the packets, which may be zero.
+    Share,
+}
+
+const QUESTIONS: [Question; 6] = [
+    ratio("cpu", "CPU us/packet", cpu_us_per_packet),
+    share("cpu", "% lost while CPU was measured", lost_share),
+    ratio("latency", "median delay us", median_delay_us),
+    share("latency", "% lost", lost_share),
+    ratio("connections", "us/short connection", us_per_connection),
+    ratio("tcp", "TCP ms/Gbit", ms_per_gbit),
 ];
+
+const fn ratio(
+    purpose: &'static str,
+    name: &'static str,
+    figure: fn(&Trial) -> Option<f64>,
+) -> Question {
+    Question { purpose, name, figure, scale: Scale::Ratio }
+}
+
+const fn share(
+    purpose: &'static str,
+    name: &'static str,
+    figure: fn(&Trial) -> Option<f64>,
+) -> Question {
+    Question { purpose, name, figure, scale: Scale::Share }
+}
 
 fn cpu_us_per_packet(trial: &Trial) -> Option<f64> {
     let cpu = trial.cpu.filter(|cpu| cpu.answered > 0)?;
@@ -57,6 +96,16 @@ fn us_per_connection(trial: &Trial) -> Option<f64> {
     trial.connections_per_s.filter(|rate| *rate > 0.0).map(|rate| 1e6 / rate)
 }
 
+/// Whether with GSO the lab says, which is the same on both sides.
+fn ms_per_gbit(trial: &Trial) -> Option<f64> {
+    trial.gbit_per_s.filter(|rate| *rate > 0.0).map(|rate| 1e3 / rate)
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as the others")]
+fn lost_share(trial: &Trial) -> Option<f64> {
+    Some(trial.account.lost_share())
+}
+
 /// One target's figures at one load.
 struct Group<'a> {
     target: &'a str,
@@ -65,14 +114,7 @@ struct Group<'a> {
 }
 
 impl Question {
-    fn ask(
-        &self,
-        a: &Document,
-        b: &Document,
-        asked: &Asked<'_>,
-        rows: &mut Vec<Row>,
-        notes: &mut Vec<String>,
-    ) {
+    fn ask(&self, a: &Document, b: &Document, asked: &Asked<'_>, answers: &mut Answers) {
         let b_groups = self.groups(b, asked.control);
         for group in self.groups(a, asked.control) {
             let question = match group.pps {
@@ -85,12 +127,21 @@ impl Question {
                 .map(|other| (distance(group.pps, other.pps), other))
                 .filter(|(distance, _)| *distance <= SAME_LOAD)
                 .min_by(|(left, _), (right, _)| left.total_cmp(right));
-            let row = other.and_then(|(_, other)| {
-                row(group.target, question.clone(), &group.values, &other.values, asked.resamples)
-            });
-            match row {
-                Some(row) => rows.push(row),
-                None => notes.push(format!("{}, {question}: B has no such trials", group.target)),
+            let target = group.target;
+            match other {
+                Some((_, other)) => {
+                    answers.rows.extend(self.row(&group, question, &other.values, asked));
+                }
+                // What is asked of the same trials as another figure is missing with that.
+                None if self.scale == Scale::Share => {}
+                None => match load_of_its_own(a, b, target, group.pps) {
+                    Some(pps) => answers.notes.push(format!(
+                        "{target}, {question}: this load follows from rates, which gave B {pps:.0}/s: not compared"
+                    )),
+                    None => {
+                        answers.missing.push(format!("{target}, {question}: B has no such trials"));
+                    }
+                },
             }
         }
     }
@@ -103,8 +154,8 @@ impl Question {
             .filter(|trial| trial.void.is_none() && trial.purpose == self.purpose)
             .collect();
         for &trial in &valid {
-            let divisor = match control {
-                None => Some(1.0),
+            let reference = match control {
+                None => Some(self.scale.nothing()),
                 Some(name) if name == trial.target => None,
                 Some(name) => valid
                     .iter()
@@ -115,130 +166,93 @@ impl Question {
                     })
                     .and_then(|other| (self.figure)(other)),
             };
-            let Some((value, divisor)) = (self.figure)(trial).zip(divisor) else { continue };
-            if !(value > 0.0 && divisor > 0.0) {
-                continue;
-            }
+            let Some((value, reference)) = (self.figure)(trial).zip(reference) else { continue };
+            let Some(value) = self.scale.beside(value, reference) else { continue };
             let (target, pps) = (&*trial.target, trial.intended_pps);
             match groups.iter_mut().find(|group| group.target == target && group.pps == pps) {
-                Some(group) => group.values.push(value / divisor),
-                None => groups.push(Group { target, pps, values: vec![value / divisor] }),
+                Some(group) => group.values.push(value),
+                None => groups.push(Group { target, pps, values: vec![value] }),
             }
         }
         groups
     }
-}
 
-fn row(target: &str, question: String, a: &[f64], b: &[f64], resamples: u32) -> Option<Row> {
-    let shift = shift_of_logarithms(a, b)?;
-    let variance = |side: &[f64]| Some(spread_of_logarithms(side)?.powi(2) / side.len() as f64);
-    Some(Row {
-        target: target.to_owned(),
-        question,
-        a: median(a)?,
-        b: median(b)?,
-        change: shift.exp() - 1.0,
-        p: Some(permutation_test(a, b, resamples, SEED)?),
-        trials: Some((a.len(), b.len())),
-        verdict: Change::Same,
-        worsening: shift,
-        deviation: Some((variance(a)? + variance(b)?).sqrt()),
-    })
-}
-
-/// A rate has bounds and no trials of its own: it changed if the bounds lie apart and loss is what set them.
-fn rates(a: &Document, b: &Document, asked: &Asked<'_>, rows: &mut Vec<Row>) {
-    let find = |document: &'_ Document, target: &str, loss: f64| {
-        let mut rates = document.findings.rates.iter();
-        let own =
-            |rate: &&RateFinding| rate.target == target && (rate.loss_allowed - loss).abs() < 1e-9;
-        rates.find(own).cloned()
-    };
-    for old in &a.findings.rates {
-        let Some(mut new) = find(b, &old.target, old.loss_allowed) else { continue };
-        if let Some(control) = asked.control {
-            if control == old.target {
-                continue;
-            }
-            let control = |document| {
-                find(document, control, old.loss_allowed).filter(|r| r.limited_by == Limit::Loss)
-            };
-            let (Some(before), Some(now)) = (control(a), control(b)) else { continue };
-            let drift = before.pps / now.pps;
-            new.pps *= drift;
-            new.upper_pps = new.upper_pps.map(|upper| upper * drift);
-        }
-        let question = match old.loss_allowed * 100.0 {
-            0.0 => "packets/s without loss".to_owned(),
-            percent => format!("packets/s, {percent} % lost"),
-        };
-        let ratio = new.pps / old.pps;
-        rows.push(Row {
-            target: old.target.clone(),
+    /// None if a figure is not finite, or where too little is lost for any change to count.
+    fn row(
+        &self,
+        group: &Group<'_>,
+        question: String,
+        b: &[f64],
+        asked: &Asked<'_>,
+    ) -> Option<Row> {
+        let a = &group.values[..];
+        let row = Row {
+            target: group.target.to_owned(),
             question,
-            a: old.pps,
-            b: new.pps,
-            change: if ratio.is_finite() { ratio - 1.0 } else { 0.0 },
-            p: None,
-            trials: None,
-            verdict: rate_change(old, &new, asked.threshold),
+            a: median(a)?,
+            b: median(b)?,
+            change: 0.0,
+            in_points: self.scale == Scale::Share,
+            p: Some(permutation_test(a, b, asked.resamples, SEED)?),
+            trials: Some((a.len(), b.len())),
+            verdict: Change::Same,
             worsening: 0.0,
             deviation: None,
-        });
-    }
-}
-
-fn rate_change(old: &RateFinding, new: &RateFinding, threshold: f64) -> Change {
-    // Whether loss kept `low` from what `high` bears.
-    let below = |low: &RateFinding, high: &RateFinding| {
-        low.limited_by == Limit::Loss
-            && low.upper_pps.is_some_and(|upper| upper <= high.pps)
-            && low.pps * (1.0 + threshold) <= high.pps
-    };
-    let (least, most) = (old.pps.min(new.pps), old.pps.max(new.pps));
-    let known = |rate: &RateFinding| rate.pps > 0.0 || rate.upper_pps.is_some();
-    if below(new, old) {
-        Change::Worse
-    } else if below(old, new) {
-        Change::Better
-    } else if known(old) && known(new) && (most < least * (1.0 + threshold) || most == 0.0) {
-        Change::Same
-    } else {
-        Change::Unclear
-    }
-}
-
-/// Trials do not say whether they had GSO, findings do: their intervals stand for the trials.
-fn tcp(a: &Document, b: &Document, asked: &Asked<'_>, rows: &mut Vec<Row>) {
-    let find = |document: &Document, target: &str, gso| -> Option<Estimate> {
-        let mut findings = document.findings.tcp.iter();
-        let own = findings.find(|finding| finding.target == target && finding.gso == gso)?;
-        Some(own.gbit_per_s)
-    };
-    for finding in &a.findings.tcp {
-        let (target, old) = (&*finding.target, finding.gbit_per_s);
-        let Some(mut new) = find(b, target, finding.gso) else { continue };
-        if let Some(control) = asked.control {
-            let of = |document| find(document, control, finding.gso);
-            let (Some(before), Some(now)) = (of(a), of(b)) else { continue };
-            let drift = before.median / now.median;
-            (new.median, new.low, new.high) =
-                (new.median * drift, new.low * drift, new.high * drift);
+        };
+        match self.scale {
+            Scale::Ratio => {
+                let shift = shift_of_logarithms(a, b)?;
+                let variance =
+                    |side: &[f64]| Some(spread_of_logarithms(side)?.powi(2) / side.len() as f64);
+                let deviation = Some((variance(a)? + variance(b)?).sqrt());
+                Some(Row { change: shift.exp_m1(), worsening: shift, deviation, ..row })
+            }
+            Scale::Share => {
+                let all = || a.iter().chain(b).copied();
+                let (least, most) =
+                    (all().fold(f64::MAX, f64::min), all().fold(f64::MIN, f64::max));
+                if most - least < LOST_LEAST {
+                    return None;
+                }
+                let change = shift(a, b)?;
+                // As many steps as it takes to count, in the measure of the others.
+                let counts = LOST_LEAST.max(asked.threshold * row.a);
+                let worsening = change / counts * asked.threshold.ln_1p();
+                let (a, b) = (row.a * 100.0, row.b * 100.0);
+                Some(Row { a, b, change, worsening, ..row })
+            }
         }
-        let Some(p) = two_sided_p_of_intervals(&old, &new) else { continue };
-        rows.push(Row {
-            target: target.to_owned(),
-            question: format!("TCP Gbit/s, GSO {}", if finding.gso { "on" } else { "off" }),
-            a: old.median,
-            b: new.median,
-            change: new.median / old.median - 1.0,
-            p: Some(p),
-            trials: Some((old.n, new.n)),
-            verdict: Change::Same,
-            worsening: (old.median / new.median).ln(),
-            deviation: None,
-        });
     }
+}
+
+impl Scale {
+    /// What a figure is held beside where there is no control.
+    fn nothing(self) -> f64 {
+        match self {
+            Self::Ratio => 1.0,
+            Self::Share => 0.0,
+        }
+    }
+
+    /// A figure by what the control has in the same round.
+    fn beside(self, value: f64, control: f64) -> Option<f64> {
+        match self {
+            Self::Ratio => (value > 0.0 && control > 0.0).then(|| value / control),
+            Self::Share => Some(value - control),
+        }
+    }
+}
+
+/// Where a load of A is a share of a measured rate: what the same share came to in B.
+fn load_of_its_own(a: &Document, b: &Document, target: &str, pps: Option<f64>) -> Option<f64> {
+    let of_target = |document: &'_ Document| {
+        let latencies = document.findings.latencies.clone();
+        latencies.into_iter().filter(move |finding| finding.target == target)
+    };
+    let same = |at: f64| distance(Some(at), pps) <= SAME_LOAD;
+    let load = of_target(a).find(|finding| same(finding.offered_pps))?.load;
+    let other = of_target(b).find(|finding| finding.load == load)?.offered_pps;
+    (!same(other)).then_some(other)
 }
 
 /// Of logarithms.
@@ -251,3 +265,5 @@ fn distance(a: Option<f64>, b: Option<f64>) -> f64 {
 }
 
 const SAME_LOAD: f64 = 0.05;
+/// A share of packets, by which loss must change to count: what the search of a rate allows, too.
+const LOST_LEAST: f64 = 0.005;

@@ -39,14 +39,14 @@ fn cells(row: &Row) -> [String; 8] {
         Change::Better => "better",
         Change::Worse => "WORSE",
         Change::TooFew => "too few trials",
-        Change::Unclear => "unclear: bounds too wide, or not set by loss",
+        Change::Unclear => "unclear: within the noise, or not set by loss",
     };
     [
         row.target.clone(),
         row.question.clone(),
         figure(row.a),
         figure(row.b),
-        format!("{:+.1} %", row.change * 100.0),
+        format!("{:+.1} {}", row.change * 100.0, if row.in_points { "pt" } else { "%" }),
         row.p.map(|p| format!("{p:.4}")).unwrap_or_default(),
         row.trials.map(|(a, b)| format!("{a}/{b}")).unwrap_or_default(),
         verdict.to_owned(),

@@ -3,11 +3,13 @@
 //! noise from a fixed seed.
 
 mod documents;
+mod lacking;
 mod power;
+mod rates;
 
 use super::*;
-use crate::result::{Estimate, Limit, RateFinding, TcpFinding, Topology};
-use documents::{connection_trials, cpu_trials, document, latency_trials};
+use crate::result::{CpuMethod, Topology};
+use documents::{connection_trials, cpu_trials, document, latency_trials, tcp_trials};
 use judge::Change;
 
 fn args() -> CompareArgs {
@@ -87,6 +89,11 @@ fn what_was_measured_elsewhere_is_refused_by_field() {
     refused(&kernel, r#"machine.kernel is "6.18" in A and "7.0" in B; --across-machines"#, false);
     refused(&|b| b.machine.cpus = 64, "machine.cpus is 2 in A and 64 in B", false);
     refused(&|b| b.lab.topology = Topology::Split, r#"lab.topology is "shared" in A"#, true);
+    let method = |b: &mut Document| {
+        b.run.cpu = Some(CpuMethod { apart: true, packets: 500_000 });
+    };
+    refused(&method, "run.cpu.apart is false in A and true in B; measure both", true);
+    refused(&method, "run.cpu.packets is 10000 in A and 500000 in B; measure both", true);
     refused(&|b| b.load.flows = 7, "load.flows is 1 in A and 7 in B; measure both", true);
     refused(&|b| b.targets[0].name = "x".to_owned(), "no target is in both: fanq against x", true);
     refused(&|b| b.trials.clear(), "no trials or figures of the same target", true);
@@ -96,6 +103,11 @@ fn what_was_measured_elsewhere_is_refused_by_field() {
     b.lab.load_cpus = vec![4, 5];
     let across = compare(&a, &b, &CompareArgs { across_machines: true, ..args() }, 499);
     assert_eq!(across.verdict, Verdict::Same);
+    // A file that does not say how it was measured is older, and can be compared.
+    b.run.cpu = None;
+    let older = compare(&a, &b, &CompareArgs { across_machines: true, ..args() }, 499);
+    assert_eq!(older.verdict, Verdict::Same);
+    assert!(older.notes.iter().any(|note| note.starts_with("B is older")), "{:?}", older.notes);
     assert!(across.notes.iter().any(|note| note.contains("machine.kernel")), "{:?}", across.notes);
 }
 
@@ -121,54 +133,18 @@ fn delays_are_compared_at_the_same_load_only() {
 }
 
 #[test]
-fn rates_change_where_their_bounds_lie_apart_and_loss_set_them() {
-    let with = |pps: f64, upper_pps: Option<f64>, limited_by| {
+fn tcp_is_compared_by_its_trials() {
+    let with = |gbit: f64| {
         let mut document = steady(&[("fanq", 1.0)]);
-        let (target, loss_allowed, delivered_pps, trials) = ("fanq".to_owned(), 0.0, pps, 90);
-        document.findings.rates.push(RateFinding {
-            target,
-            loss_allowed,
-            pps,
-            upper_pps,
-            delivered_pps,
-            limited_by,
-            trials,
-        });
-        document
-    };
-    let change = |a: &Document, b: &Document| {
-        let rows = judged(a, b).rows;
-        rows.iter().find(|row| row.question == "packets/s without loss").unwrap().verdict
-    };
-    let a = with(500e3, Some(502e3), Limit::Loss);
-    assert_eq!(change(&a, &with(450e3, Some(452e3), Limit::Loss)), Change::Worse);
-    assert_eq!(change(&with(450e3, Some(452e3), Limit::Loss), &a), Change::Better);
-    assert_eq!(change(&a, &with(490e3, Some(492e3), Limit::Loss)), Change::Same);
-    assert_eq!(change(&a, &with(450e3, Some(520e3), Limit::Loss)), Change::Unclear);
-    assert_eq!(change(&a, &with(450e3, Some(452e3), Limit::Generator)), Change::Unclear);
-    assert_eq!(change(&a, &with(600e3, None, Limit::Search)), Change::Better);
-    assert_eq!(change(&a, &with(0.0, Some(100.0), Limit::Loss)), Change::Worse);
-    let nothing = with(0.0, None, Limit::Search);
-    assert_eq!(change(&nothing, &nothing), Change::Unclear);
-}
-
-#[test]
-fn tcp_is_compared_by_its_intervals() {
-    let with = |median: f64| {
-        let mut document = steady(&[("fanq", 1.0)]);
-        for gso in [false, true] {
-            let median = if gso { median } else { 1.0 };
-            let gbit_per_s = Estimate { median, low: median * 0.98, high: median * 1.02, n: 20 };
-            document.findings.tcp.push(TcpFinding { target: "fanq".to_owned(), gso, gbit_per_s });
-        }
+        document.trials.extend(tcp_trials("fanq", &[gbit, gbit * 1.02].repeat(10)));
         document
     };
     assert_eq!(judged(&with(20.0), &with(20.2)).verdict, Verdict::Same);
-    assert_eq!(
-        judged(&with(20.0), &with(18.0)).summary,
-        "worse: fanq, TCP Gbit/s, GSO on 10.0 % less"
-    );
-    assert_eq!(judged(&with(18.0), &with(20.0)).verdict, Verdict::Better);
+    assert_eq!(judged(&with(20.0), &with(16.0)).summary, "worse: fanq, TCP ms/Gbit 25.0 % more");
+    assert_eq!(judged(&with(16.0), &with(20.0)).verdict, Verdict::Better);
+    // What an interval of seven trials would have called certain.
+    let few = |gbit: f64| document(tcp_trials("fanq", &[gbit, gbit * 1.02, gbit * 1.04]));
+    assert_eq!(judged(&few(20.0), &few(10.0)).rows[0].verdict, Change::TooFew);
 }
 
 #[test]

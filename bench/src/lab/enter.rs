@@ -9,6 +9,8 @@
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{ExitCode, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use anyhow::Context;
@@ -18,7 +20,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::build;
-use super::inside::Lab;
+use super::inside::{Lab, end_on_signal};
 use super::programs::{cannot_start, command, ensure_in_other_namespaces, own_namespaces};
 use super::programs::{search_path, unshare_words};
 use super::shape::{LabName, Shape, ShapeOptions};
@@ -65,10 +67,29 @@ pub(crate) fn enter(options: &LabOptions) -> anyhow::Result<Entered> {
     Ok(Entered::Inside(lab))
 }
 
+/// Enters namespaces of its own with nothing in them, for a command that builds there what it needs. `inside` is the
+/// value of its hidden option `--inside`. Returns the exit status where the command ran inside and ended so. What is
+/// said of [`enter`] holds here, too.
+pub(crate) fn enter_empty(inside: Option<&str>) -> anyhow::Result<Option<ExitCode>> {
+    let Some(outside) = inside else {
+        return run_words(private_words()?, None).map(Some);
+    };
+    ensure_in_other_namespaces(outside)?;
+    end_on_signal(&Arc::new(AtomicBool::new(true)))?;
+    Ok(None)
+}
+
+/// What ends all processes of a process namespace with the one that started it.
+const END_TOGETHER: [&str; 4] = ["--pid", "--mount-proc", "--fork", "--kill-child"];
+
+/// Words that lead into namespaces that are gone with their first process.
+fn private_words() -> anyhow::Result<Vec<OsString>> {
+    unshare_words(&[&["--net", "--mount"], &END_TOGETHER[..]].concat())
+}
+
 /// Runs this command line again inside.
 fn run_inside(options: &LabOptions) -> anyhow::Result<ExitCode> {
-    let mut words: Vec<OsString> = ["setpriv", "--pdeathsig", "KILL", "--"].map(Into::into).into();
-    let end_together = ["--pid", "--mount-proc", "--fork", "--kill-child"];
+    let mut words: Vec<OsString> = Vec::new();
     let mut mark = None;
     if let Some(name) = &options.lab {
         let state = match state::find(name)? {
@@ -77,14 +98,21 @@ fn run_inside(options: &LabOptions) -> anyhow::Result<ExitCode> {
         };
         words.extend(state.entry_words()?);
         words.extend(["unshare", "--mount"].map(Into::into));
-        words.extend(end_together.map(Into::into));
+        words.extend(END_TOGETHER.map(Into::into));
         words.push("--".into());
         mark = Some(state.mark());
     } else {
         // Settled once more inside; here only for an early error.
         Shape::on_this_machine(&options.shape)?;
-        words.extend(unshare_words(&[&["--net", "--mount"], &end_together[..]].concat())?);
+        words.extend(private_words()?);
     }
+    run_words(words, mark)
+}
+
+/// Runs this command line again where the words lead to, and waits.
+fn run_words(way: Vec<OsString>, mark: Option<String>) -> anyhow::Result<ExitCode> {
+    let mut words: Vec<OsString> = ["setpriv", "--pdeathsig", "KILL", "--"].map(Into::into).into();
+    words.extend(way);
     words.extend(own_words(&own_namespaces()?)?);
     let mut command = command(&words)?;
     // Of its own process group, it hears of a signal once, from here, and not from the terminal too.
@@ -107,6 +135,24 @@ fn own_words(outside: &str) -> anyhow::Result<Vec<OsString>> {
     words.extend(["--inside".into(), outside.into()]);
     words.extend(arguments);
     Ok(words)
+}
+
+/// This command line as it was typed, but with the programs' own names only: a record names no folder of the machine.
+pub(crate) fn typed_line() -> String {
+    typed(std::env::args())
+}
+
+/// The hidden option and its value go, and of each word all before the last slash.
+fn typed(mut words: impl Iterator<Item = String>) -> String {
+    let mut typed = Vec::new();
+    while let Some(word) = words.next() {
+        if word == "--inside" {
+            words.next();
+        } else if !word.starts_with("--inside=") {
+            typed.push(word.rsplit('/').next().unwrap_or_default().to_owned());
+        }
+    }
+    typed.join(" ")
 }
 
 /// The first signal goes to the command inside, which may end in its own way; the second ends it.
@@ -136,4 +182,16 @@ fn only_child(parent: Pid) -> Option<Pid> {
 pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
     let code = status.code().or_else(|| Some(128 + status.signal()?)).unwrap_or(1);
     ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_has_the_line_as_typed_without_folders() {
+        let line = "/opt/fanq-bench versus --inside net:[1],mnt:[2] --reference /x/limit --inside=a --size 9";
+        let words = line.split(' ').map(str::to_owned);
+        assert_eq!(typed(words), "fanq-bench versus --reference limit --size 9");
+    }
 }

@@ -21,6 +21,16 @@ use super::programs::program;
 use super::shape::{Offloads, Shape};
 use crate::result::{Hook, LabSetting};
 
+/// Ends this process on SIGINT, SIGTERM and SIGHUP as long as the flag is set. As the first process of its process
+/// namespace it would be spared by them.
+pub(super) fn end_on_signal(ends: &Arc<AtomicBool>) -> anyhow::Result<()> {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(ends))
+            .context("handling signals")?;
+    }
+    Ok(())
+}
+
 /// A lab that is there, seen from its engine's namespace.
 #[derive(Debug)]
 pub(crate) struct Lab {
@@ -51,15 +61,9 @@ impl Lab {
         })
     }
 
-    /// Ends this process on SIGINT, SIGTERM and SIGHUP until [`take_signals`](Self::take_signals). As the first
-    /// process of its process namespace it would be spared by them.
+    /// Ends this process on SIGINT, SIGTERM and SIGHUP until [`take_signals`](Self::take_signals).
     pub(super) fn end_on_signal(&self) -> anyhow::Result<()> {
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            let flag = Arc::clone(&self.ends_on_signal);
-            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, flag)
-                .context("handling signals")?;
-        }
-        Ok(())
+        end_on_signal(&self.ends_on_signal)
     }
 
     /// From here on the caller handles SIGINT, SIGTERM and SIGHUP.

@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
-pub(crate) use enter::{Entered, LabOptions, enter};
+pub(crate) use enter::{Entered, LabOptions, enter, enter_empty, typed_line};
 pub(crate) use inside::Lab;
 pub(crate) use plan::Place;
 pub(crate) use programs::run_line;

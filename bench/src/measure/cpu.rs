@@ -12,7 +12,7 @@ use anyhow::ensure;
 
 use super::session::Session;
 use super::turns::{drawn_turns, turns};
-use crate::result::{Account, CpuFinding, Trial};
+use crate::result::{Account, CpuFinding, CpuMethod, Trial};
 use crate::statistics::{SEED, estimate, median, ratio_of_pairs, spread_warning};
 use crate::target::Target;
 use crate::target::account::OwnAccount;
@@ -43,6 +43,7 @@ pub(crate) fn measure(session: &mut Session, question: CpuQuestion) -> anyhow::R
     ensure!(!targets.is_empty(), "CPU time needs a target that is a program");
     // Neither a capture's packets nor fragments can be told apart by port.
     let apart = question.apart || session.bench.capture.is_some() || session.bench.has_fragments();
+    session.document.run.cpu = Some(CpuMethod { apart, packets: question.packets });
     let measured = if apart {
         alone(session, &targets, question)?
     } else {
@@ -161,7 +162,8 @@ impl CpuQuestion {
 }
 
 impl Measured {
-    /// From the account of the whole where there is one, else from the trials'.
+    /// From the account of the whole where there is one, else from the trials' that count. The program does not know
+    /// which of its trials are void, so its own account is of those, too.
     fn figure(
         &self,
         by_account: impl Fn(OwnAccount) -> f64,
@@ -211,11 +213,36 @@ fn receives_by_account(own: OwnAccount) -> f64 {
     own.packets as f64 / own.recv_calls.max(1) as f64
 }
 
+/// Over the trials that count.
 fn median_of(trials: &[Trial], value: impl Fn(&Trial) -> Option<f64>) -> Option<f64> {
-    median(&trials.iter().filter_map(value).collect::<Vec<_>>())
+    let valid = trials.iter().filter(|trial| trial.void.is_none());
+    median(&valid.filter_map(value).collect::<Vec<_>>())
 }
 
 /// Where there is no terminal, a line for so many rounds.
 const ROUNDS_A_LINE: usize = 20;
 /// A trial that is disturbed this often stays void.
 const TRIES: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn void_trials_are_in_no_median() {
+        let mut trials = crate::report::sample::document().trials;
+        trials.retain(|trial| trial.purpose == "cpu" && trial.target == "fanq");
+        for (trial, answered) in trials.iter_mut().zip([500, 100, 100, 100, 500, 500, 500]) {
+            let cpu = trial.cpu.as_mut().unwrap();
+            (cpu.answered, cpu.receive_calls, cpu.send_calls) = (answered, Some(10), Some(10));
+            trial.account.delivered = trial.account.offered * answered / 500;
+            trial.void = (answered == 500).then(|| "the host took it".to_owned());
+        }
+        let measured = Measured { trials, own: None };
+        let batch = measured.figure(receives_by_account, packets_per_receive);
+        let calls = measured.figure(calls_by_account, system_calls_per_packet);
+        let lost = median_of(&measured.trials, |trial| Some(trial.account.lost_share()));
+        assert_eq!((batch, calls), (Some(10.0), Some(0.2)));
+        assert!((lost.unwrap() - 0.8).abs() < 0.01, "{lost:?}");
+    }
+}

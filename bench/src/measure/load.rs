@@ -1,4 +1,6 @@
 //! `fanq-bench load`: the load alone, through a lab with any target, or none: what it makes, and what arrives.
+//!
+//! Invariant: all targets get their load and their line; a packet without a place among them fails the command then.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -71,6 +73,7 @@ pub(crate) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     rules::check(service.queues, &lab.shape.queue_cpus)?;
     let bench = Bench::new(lab, load, service)?.replaying(replay)?;
     let targets: &[Target] = &args.options.targets;
+    let mut open = Vec::new();
     for (round, target) in targets.iter().enumerate() {
         let trial = bench.run(&Request {
             purpose: "load",
@@ -94,7 +97,11 @@ pub(crate) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
             void: trial.void,
             account: trial.account,
         })?;
+        if trial.account.unaccounted != 0 {
+            open.push(format!("{} of {}", trial.account.unaccounted, target.name));
+        }
     }
+    ensure!(open.is_empty(), "packets are unaccounted for: {}", open.join(", "));
     Ok(ExitCode::SUCCESS)
 }
 

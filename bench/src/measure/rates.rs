@@ -1,4 +1,8 @@
 //! The highest rate that a target bears, and its losses below and beyond.
+//!
+//! The search needs an outcome for each rate that it asks for. Where a rate's trials are void again and again, the last
+//! one is its outcome as it is: the generator's fault where it was late, else with what was lost. A void point of a
+//! curve is drawn as such.
 
 use super::session::Session;
 use crate::result::{CurveFinding, CurvePoint, Trial};

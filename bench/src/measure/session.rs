@@ -64,13 +64,14 @@ impl Session {
         let document = Document {
             schema: SCHEMA.to_owned(),
             run: Run {
-                command: command_line(),
+                command: crate::lab::typed_line(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 commit: commit(),
                 began: now_rfc3339()?,
                 seconds: 0.0,
                 suite: suite.to_owned(),
                 complete: false,
+                cpu: None,
             },
             machine: machine::describe(0.0),
             lab: setting,
@@ -88,7 +89,7 @@ impl Session {
             out: options.out.clone(),
             began: Instant::now(),
             stolen: StolenTime::now()?,
-            rests: Rests::new()?,
+            rests: Rests::new(StolenTime::now()?),
             rested: Duration::ZERO,
             interrupted,
             progress,
@@ -163,18 +164,20 @@ impl Session {
     }
 
     fn rest(&mut self) -> anyhow::Result<()> {
-        let (rest, taken) = self.rests.after_trial()?;
-        if rest.is_zero() {
-            return Ok(());
-        }
-        let (percent, seconds) = (taken.share * 100.0, rest.as_secs());
-        self.say(&format!("the host took {percent:.1} % of the CPU time: resting for {seconds} s"));
-        let end = Instant::now() + rest;
-        while Instant::now() < end {
-            self.ensure_wanted()?;
-            std::thread::sleep(LOOK_EVERY.min(end.saturating_duration_since(Instant::now())));
-        }
-        self.rested += rest;
+        let mut rests = self.rests;
+        self.rested += rests.after_trial(StolenTime::now, |rest, taken| {
+            let (percent, seconds) = (taken.share * 100.0, rest.as_secs());
+            self.say(&format!(
+                "the host took {percent:.1} % of the CPU time: resting for {seconds} s"
+            ));
+            let end = Instant::now() + rest;
+            while Instant::now() < end {
+                self.ensure_wanted()?;
+                std::thread::sleep(LOOK_EVERY.min(end.saturating_duration_since(Instant::now())));
+            }
+            Ok(())
+        })?;
+        self.rests = rests;
         Ok(())
     }
 
@@ -245,21 +248,7 @@ fn describe(bench: &Bench, target: &Target) -> anyhow::Result<TargetSetting> {
     Ok(TargetSetting { name: target.name.clone(), command, rules })
 }
 
-/// As typed, but with the programs' own names only: a record names no folder of the machine.
-fn command_line() -> String {
-    let mut words = Vec::new();
-    let mut all = std::env::args();
-    while let Some(word) = all.next() {
-        if word == "--inside" {
-            all.next();
-        } else if !word.starts_with("--inside=") {
-            words.push(word.rsplit('/').next().unwrap_or_default().to_owned());
-        }
-    }
-    words.join(" ")
-}
-
-/// The commit of the working folder, if it is one of this project.
+/// The commit of the working folder, if it is a checkout: of this project, where measurements are taken from one.
 fn commit() -> String {
     let git = |words: &[&str]| {
         let output =

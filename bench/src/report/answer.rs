@@ -119,7 +119,12 @@ fn verdict(lineup: &Lineup<'_>, asked: &[&Question<'_, '_>]) -> (String, String)
             format!("No target is first in all of {topics}."),
         ),
         [name] if alone => {
-            (format!("Choose {name}."), format!("It is first in {topics}, beyond the noise."))
+            let beyond = if lineup.pairs().next().is_some() {
+                "beyond the noise."
+            } else {
+                "beyond the intervals; no target was measured twice (--again), so the noise is not known."
+            };
+            (format!("Choose {name}."), format!("It is first in {topics}, {beyond}"))
         }
         [name] => (
             format!("Choose {name}."),

@@ -135,7 +135,7 @@ pub(crate) fn repeat(document: &Document) -> Markup {
     html! {
         p.about {
             "fanq-bench " (or_missing(&run.version))
-            @if !run.commit.is_empty() { ", built from commit " code { (run.commit) } }
+            @if !run.commit.is_empty() { ", run in a checkout of commit " code { (run.commit) } }
             "."
         }
         pre { (or_missing(&run.command)) }

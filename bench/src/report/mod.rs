@@ -11,7 +11,7 @@ mod lineup;
 mod number;
 mod page;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 mod standing;
 mod summary;
 mod table;

@@ -98,6 +98,7 @@ pub(crate) fn empty() -> Document {
             seconds: 1624.0,
             suite: String::new(),
             complete: false,
+            cpu: None,
         },
         machine: Machine {
             kernel: "6.18.44 (made up)".to_owned(),

@@ -140,9 +140,11 @@ fn rate<'a>(document: &'a Document, lineup: &Lineup<'a>) -> Standing<'a> {
         .map(|ratio| ratio.max(1.0 / ratio))
         .filter(|times| times.is_finite())
         .fold(1.0, f64::max);
-    let entries = loss_free().filter(|f| lineup.is_program(&f.target)).map(|f| Entry {
-        at_least: f.limited_by != Limit::Loss,
-        ..entry(&f.target, f.pps, (f.pps, f.upper_pps.unwrap_or(f64::INFINITY)))
+    let entries = loss_free().filter(|f| lineup.is_program(&f.target)).map(|f| {
+        // What the generator could not make says nothing of what the target bears.
+        let by_loss = f.limited_by == Limit::Loss;
+        let top = f.upper_pps.filter(|_| by_loss).unwrap_or(f64::INFINITY);
+        Entry { at_least: !by_loss, ..entry(&f.target, f.pps, (f.pps, top)) }
     });
     Standing::by(Better::More, entries.collect(), |best, other| {
         other.ends.1 >= best.ends.0 || other.value * floor >= best.value
@@ -275,6 +277,16 @@ mod tests {
         rates.retain(|finding| finding.loss_allowed <= 0.0);
         let best = rates.iter().find(|f| f.target == "fanq").unwrap().pps;
         rates.iter_mut().find(|f| f.target == "nfq").unwrap().upper_pps = Some(best);
+        let standing = rate(&document, &Lineup::of(&document));
+        assert_eq!(leaders(&standing), ["fanq", "nfq"]);
+    }
+
+    #[test]
+    fn a_rate_that_the_generator_ended_is_level_with_any_above_it() {
+        let mut document = sample::document();
+        let nfq = |f: &&mut crate::result::RateFinding| f.target == "nfq" && f.loss_allowed <= 0.0;
+        let finding = document.findings.rates.iter_mut().find(nfq).unwrap();
+        (finding.limited_by, finding.upper_pps) = (Limit::Generator, Some(finding.pps * 1.01));
         let standing = rate(&document, &Lineup::of(&document));
         assert_eq!(leaders(&standing), ["fanq", "nfq"]);
     }

@@ -36,8 +36,11 @@ pub(crate) struct CpuFinding {
     pub(crate) us_per_packet: Estimate,
     /// Over the first target's, paired by round.
     pub(crate) ratio_to_first: Option<Estimate>,
+    /// By the program's own account where it has one, of all its trials together, void ones too.
     pub(crate) system_calls_per_packet: Option<f64>,
+    /// As above.
     pub(crate) packets_per_receive: Option<f64>,
+    /// Of the trials that count, the median.
     pub(crate) lost_share: f64,
 }
 

@@ -18,7 +18,7 @@ pub(crate) use finding::{
     Limit, Percentile, RateFinding, TcpFinding,
 };
 pub(crate) use setting::{
-    Arrivals, CaptureSetting, Family, FlowChoice, FrameSize, Hook, LabSetting, LoadKind,
+    Arrivals, CaptureSetting, CpuMethod, Family, FlowChoice, FrameSize, Hook, LabSetting, LoadKind,
     LoadSetting, Machine, Run, TargetSetting, Topology,
 };
 pub(crate) use trial::{Account, Bucket, CpuUse, QueueShare, Trial};

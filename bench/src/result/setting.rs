@@ -15,7 +15,8 @@ pub(crate) struct Run {
     /// As typed, programs by their own names only.
     pub(crate) command: String,
     pub(crate) version: String,
-    /// The commit that it was built from, `-dirty` behind it where files differed; empty if unknown.
+    /// The commit of the folder that it was run in, `-dirty` behind it where files differed; empty if that is no
+    /// checkout. Whether the program was built from it the document cannot say.
     pub(crate) commit: String,
     /// UTC, RFC 3339.
     pub(crate) began: String,
@@ -24,6 +25,18 @@ pub(crate) struct Run {
     pub(crate) suite: String,
     /// Whether all that was asked was measured; false after an error or an interruption.
     pub(crate) complete: bool,
+    /// How CPU time was measured; none where it was not, and in older results.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu: Option<CpuMethod>,
+}
+
+/// How CPU time was measured. Figures of different methods do not compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct CpuMethod {
+    /// Whether each program was started for each trial, alone, instead of all of them at once.
+    pub(crate) apart: bool,
+    /// Of each sender in one trial.
+    pub(crate) packets: u64,
 }
 
 /// What it ran on.

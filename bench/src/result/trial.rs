@@ -82,7 +82,7 @@ pub(crate) struct Account {
 pub(crate) struct CpuUse {
     /// User and system time, in microseconds.
     pub(crate) us: f64,
-    /// Packets that it answered.
+    /// Packets that it answered; one that it repeats comes to its queue again and counts each time.
     pub(crate) answered: u64,
     /// Where the target counts them.
     pub(crate) receive_calls: Option<u64>,

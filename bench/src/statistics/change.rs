@@ -21,7 +21,6 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 
 use super::median;
-use crate::result::Estimate;
 
 /// How likely a difference like this is if both come from the same source: two-sided, on the sum of ranks.
 ///
@@ -58,21 +57,28 @@ pub(crate) fn shift_of_logarithms(a: &[f64], b: &[f64]) -> Option<f64> {
     median(&shifts)
 }
 
-/// For figures of which only the intervals are left: how likely two medians are to lie so far apart by chance.
+/// The median of all `b - a`: what is added to each value, where they may be zero. None if a value is not finite.
+pub(crate) fn shift(a: &[f64], b: &[f64]) -> Option<f64> {
+    let shifts: Vec<_> = b.iter().flat_map(|b| a.iter().map(move |a| b - a)).collect();
+    median(&shifts)
+}
+
+/// For figures without trials: how likely two of them differ so much by chance, where all that is known of noise is
+/// by how much two pairs of equal things differed. Two-sided, none if a value is not finite.
 ///
-/// Takes the logarithms of both for normal, with the spread that their 95 % intervals show.
-pub(crate) fn two_sided_p_of_intervals(a: &Estimate, b: &Estimate) -> Option<f64> {
-    let spread = |side: &Estimate| (side.high / side.low).ln() / (2.0 * 1.96);
-    let sigma = spread(a).hypot(spread(b));
-    let distance = (b.median / a.median).ln().abs();
-    if !(sigma.is_finite() && distance.is_finite()) {
+/// The difference over the root mean square of the noise is Student's t with two degrees of freedom, if all are
+/// normal; then P(|T| > t) = 1 - t / sqrt(2 + t^2).
+pub(crate) fn p_beside_noise(difference: f64, noise: [f64; 2]) -> Option<f64> {
+    let spread = noise[0].hypot(noise[1]) / 2_f64.sqrt();
+    if !(difference.is_finite() && spread.is_finite()) {
         return None;
     }
-    Some(if sigma > 0.0 {
-        complementary_error(distance / sigma / std::f64::consts::SQRT_2)
-    } else {
-        f64::from(u8::from(distance == 0.0))
-    })
+    // Without noise whatever differs does so for certain.
+    if spread == 0.0 {
+        return Some(f64::from(u8::from(difference == 0.0)));
+    }
+    let t = difference.abs() / spread;
+    Some(1.0 - t / t.hypot(2_f64.sqrt()))
 }
 
 /// One shuffling more than was drawn: the one that was seen.
@@ -101,11 +107,4 @@ fn doubled_ranks(values: &[f64]) -> Option<Vec<i64>> {
 
 fn signed(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// 1 - erf(x) for x >= 0, to seven digits (Abramowitz and Stegun, 7.1.26).
-fn complementary_error(x: f64) -> f64 {
-    let t = 1.0 / (1.0 + 0.327_591_1 * x);
-    let powers = [0.254_829_592, -0.284_496_736, 1.421_413_741, -1.453_152_027, 1.061_405_429];
-    powers.iter().rev().fold(0.0, |sum, factor| (sum + factor) * t) * (-x * x).exp()
 }

@@ -13,7 +13,7 @@ mod spread;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-pub(crate) use change::{least_p, permutation_test, shift_of_logarithms, two_sided_p_of_intervals};
+pub(crate) use change::{least_p, p_beside_noise, permutation_test, shift, shift_of_logarithms};
 pub(crate) use delays::Delays;
 pub(crate) use spread::{spread_of_logarithms, spread_warning};
 

@@ -75,14 +75,23 @@ fn the_least_p_is_what_the_most_extreme_order_gets() {
 }
 
 #[test]
-fn intervals_far_apart_are_no_chance() {
-    let at = |median: f64| Estimate { median, low: median * 0.98, high: median * 1.02, n: 20 };
-    assert!(two_sided_p_of_intervals(&at(10.0), &at(10.1)).unwrap() > 0.3);
-    assert!(two_sided_p_of_intervals(&at(10.0), &at(11.0)).unwrap() < 1e-6);
-    // Two standard deviations of the difference: 4.55 %.
-    let apart = (2.0_f64 * (1.02_f64 / 0.98).ln() / 3.92 * 2.0_f64.sqrt()).exp();
-    let p = two_sided_p_of_intervals(&at(10.0), &at(10.0 * apart)).unwrap();
-    assert!((p - 0.0455).abs() < 1e-4, "{p}");
+fn a_difference_beside_two_of_noise_is_students() {
+    // From a table of Student's t with two degrees of freedom: 5 % at 4.303, 1 % at 9.925.
+    for (t, p) in [(0.0, 1.0), (4.303, 0.05), (9.925, 0.01)] {
+        for noise in [[0.1, 0.1], [0.02_f64.sqrt(), 0.0]] {
+            let found = p_beside_noise(-t * 0.1, noise).unwrap();
+            assert!((found - p).abs() < 1e-5, "{t}: {found}");
+        }
+    }
+    assert_eq!(p_beside_noise(0.1, [0.0; 2]), Some(0.0));
+    assert_eq!(p_beside_noise(0.0, [0.0; 2]), Some(1.0));
+    assert_eq!(p_beside_noise(f64::INFINITY, [0.1; 2]), None);
+}
+
+#[test]
+fn a_shift_is_what_is_added() {
+    assert_eq!(shift(&[0.0, 0.0, 0.5], &[0.25, 0.25, 0.75]), Some(0.25));
+    assert_eq!(shift(&[], &[1.0]), None);
 }
 
 #[test]

@@ -3,12 +3,17 @@
 //! Invariant: everything that it started is in its process group, and the group is killed on drop. CPU time is that
 //! of all threads of all its processes (`/proc/PID/task/TID/schedstat`, nanoseconds on a CPU), between two looks;
 //! what a process used that ended in between is missing, so targets are measured while they run.
+//!
+//! A program that leaves the group (setsid) ends with the lab, whose process namespace it cannot leave. Until then it
+//! may hold the target's pipes, so nothing here waits for their end for ever, and of what comes by them only the last
+//! part is kept.
 
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -20,8 +25,8 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 pub(crate) struct Running {
     name: String,
     child: Child,
-    stdout: Option<JoinHandle<String>>,
-    stderr: Option<JoinHandle<String>>,
+    stdout: Option<Said>,
+    stderr: Option<Said>,
 }
 
 /// A target that has ended.
@@ -47,8 +52,8 @@ impl Running {
             .process_group(0)
             .spawn()
             .with_context(|| format!("starting target {name}: {}", program.display()))?;
-        let stdout = child.stdout.take().map(collect);
-        let stderr = child.stderr.take().map(collect);
+        let stdout = child.stdout.take().map(Said::collect);
+        let stderr = child.stderr.take().map(Said::collect);
         let mut running = Self { name: name.to_owned(), child, stdout, stderr };
         let deadline = Instant::now() + START_TIME_MAX;
         loop {
@@ -127,7 +132,7 @@ impl Running {
             std::thread::sleep(POLL_EVERY);
         }
         self.end_group();
-        Ok(Ended { stdout: self.stdout.take().map(text_of).unwrap_or_default() })
+        Ok(Ended { stdout: self.stdout.take().map(Said::text).unwrap_or_default() })
     }
 
     fn pid(&self) -> anyhow::Result<Pid> {
@@ -145,7 +150,7 @@ impl Running {
 
     fn last_words(&mut self) -> String {
         self.end_group();
-        let said = self.stderr.take().map(text_of).unwrap_or_default();
+        let said = self.stderr.take().map(Said::text).unwrap_or_default();
         let lines: Vec<_> = said.trim().lines().collect();
         let last = lines[lines.len().saturating_sub(LAST_LINES)..].join(" / ");
         if last.is_empty() { "nothing".to_owned() } else { last }
@@ -160,18 +165,49 @@ impl Drop for Running {
     }
 }
 
-/// Reads a pipe to its end on a thread of its own, so that the target never blocks on it.
-fn collect(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // What was read before an error is kept.
-        let _ = pipe.read_to_end(&mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+/// What comes by a pipe, of which the last part is kept.
+#[derive(Debug)]
+struct Said {
+    tail: Arc<Mutex<Vec<u8>>>,
+    /// Says nothing; its other side goes with the thread that reads.
+    ended: Receiver<()>,
 }
 
-fn text_of(thread: JoinHandle<String>) -> String {
-    thread.join().unwrap_or_default()
+impl Said {
+    /// Reads a pipe to its end on a thread of its own, so that the target never blocks on it.
+    fn collect(mut pipe: impl Read + Send + 'static) -> Self {
+        let (ends_with_thread, ended) = channel();
+        let tail = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&tail);
+        std::thread::spawn(move || {
+            let _ends_with_thread = ends_with_thread;
+            let mut chunk = vec![0; CHUNK_BYTES];
+            // What was read before an error is kept.
+            while let Ok(length @ 1..) = pipe.read(&mut chunk) {
+                let mut tail = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                tail.extend_from_slice(&chunk[..length]);
+                // Seldom, so that a target which says much costs little.
+                if tail.len() > 2 * TAIL_BYTES_MAX {
+                    keep_tail(&mut tail);
+                }
+            }
+        });
+        Self { tail, ended }
+    }
+
+    /// The last part of all that came, once the pipe has ended; if somebody holds it open, of what came until now.
+    fn text(self) -> String {
+        // Nothing is ever sent: either the thread is gone, or the time is up.
+        let _ = self.ended.recv_timeout(PIPE_TIME_MAX);
+        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        keep_tail(&mut tail);
+        String::from_utf8_lossy(&tail).into_owned()
+    }
+}
+
+fn keep_tail(bytes: &mut Vec<u8>) {
+    let surplus = bytes.len().saturating_sub(TAIL_BYTES_MAX);
+    bytes.drain(..surplus);
 }
 
 /// The processes of a group, by the fifth field of `/proc/PID/stat`.
@@ -199,6 +235,11 @@ const START_TIME_MAX: Duration = Duration::from_secs(10);
 const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 const POLL_EVERY: Duration = Duration::from_millis(10);
 const LAST_LINES: usize = 3;
+/// For the end of a pipe whose writers have been killed, but for those who left the group.
+const PIPE_TIME_MAX: Duration = Duration::from_secs(2);
+const CHUNK_BYTES: usize = 16 << 10;
+/// Of each pipe; the account of a program of a thousand queues is shorter.
+const TAIL_BYTES_MAX: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -212,5 +253,32 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(members_of(child.id()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_end_of_what_was_said_is_kept() {
+        let mut long = vec![b'x'; 3 * TAIL_BYTES_MAX];
+        long.extend_from_slice(b"\n{\"packets\":1}");
+        let text = Said::collect(std::io::Cursor::new(long)).text();
+        assert!(text.len() == TAIL_BYTES_MAX && text.ends_with("\n{\"packets\":1}"));
+        assert_eq!(Said::collect(std::io::empty()).text(), "");
+    }
+
+    /// A process that left the group holds the pipe.
+    #[test]
+    fn whoever_holds_a_pipe_does_not_stop_the_bench() {
+        let script = "setsid sleep 30 & echo $!; echo said";
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let said = Said::collect(child.stdout.take().unwrap());
+        child.wait().unwrap();
+        let text = said.text();
+        let pid = text.lines().next().unwrap().parse().unwrap();
+        assert!(kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).is_ok(), "it had ended");
+        assert_eq!(text.lines().next_back(), Some("said"));
     }
 }

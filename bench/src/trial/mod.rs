@@ -5,8 +5,9 @@
 //! ```
 //!
 //! Invariant: every packet offered has a place in the account, or the trial is void and the command fails in the end.
-//! A trial whose generator was late, or from which the host took CPU time, is void too. What is void says why, is
-//! kept, and counts for nothing.
+//! A trial whose generator was late, or from which the host took CPU time, is void too. What is void says why and is
+//! kept. It counts for nothing, but in the search of a rate: where a rate has nothing but void trials, the last one
+//! speaks for it.
 
 mod pass;
 mod passage;
@@ -134,11 +135,7 @@ impl Bench {
         protocol: &'static str,
     ) -> anyhow::Result<Rules> {
         let action = if target.is_program() {
-            let bypass = target.bypass_mark().map(str::parse).transpose();
-            Action::Queue {
-                queues: target.service(&self.service)?.queues,
-                bypass: bypass.map_err(anyhow::Error::msg)?,
-            }
+            Action::to_program(target, target.service(&self.service)?.queues)?
         } else if target.has_rule() {
             Action::Accept
         } else {

@@ -62,7 +62,7 @@ impl Bench {
         if let Some(running) = &mut running {
             running.ensure_alive()?;
         }
-        let flushed = self.wait_until_empty()?;
+        let flushed = self.wait_until_empty(way.queues)?;
         let datagrams = sent.iter().map(|sender| sender.times.len()).sum();
         wait_for_the_last(&sink, datagrams)?;
 
@@ -89,7 +89,7 @@ impl Bench {
             reordered: passage.reordered,
         };
         let lateness = passage.lateness.percentile(99.0).unwrap_or(0.0);
-        let answered = queues.iter().map(|queue| queue.packets - queue.socket_drops).sum();
+        let answered = answered(&queues, flushed);
         let trial = Trial {
             purpose: request.purpose.to_owned(),
             target: request.target.name.clone(),
@@ -112,16 +112,23 @@ impl Bench {
         Ok(Passed { trial, ns, answered, wanted })
     }
 
-    /// Waits until no packet waits in any queue; returns how many still do when there is no use in waiting.
-    pub(super) fn wait_until_empty(&self) -> anyhow::Result<u64> {
+    /// Waits until no packet waits in these queues; returns how many still do when there is no use in waiting.
+    pub(super) fn wait_until_empty(&self, queues: QueueRange) -> anyhow::Result<u64> {
         let deadline = Instant::now() + DRAIN_TIME_MAX;
         loop {
-            let waiting: u64 = self.table.rows()?.iter().map(|row| row.queue_total).sum();
+            let waiting = self.waiting(queues)?;
             if waiting == 0 || Instant::now() > deadline {
                 return Ok(waiting);
             }
             std::thread::sleep(POLL_EVERY);
         }
+    }
+
+    /// How many packets wait in these queues now.
+    pub(super) fn waiting(&self, queues: QueueRange) -> anyhow::Result<u64> {
+        let rows = self.table.rows()?;
+        let own = rows.iter().filter(|row| queues.iter().any(|queue| queue == row.queue));
+        Ok(own.map(|row| row.queue_total).sum())
     }
 
     /// What the kernel has counted for each of these queues since it was bound.
@@ -145,6 +152,13 @@ fn wait_for_the_last(sink: &Sink, offered: usize) -> anyhow::Result<()> {
         std::thread::sleep(POLL_EVERY);
     }
     Ok(())
+}
+
+/// How many packets the program answered: those that were put into its queues, less those that its sockets had no room
+/// for and those that still wait. One that it repeats comes in once more, and counts once more.
+pub(super) fn answered(queues: &[QueueShare], waiting: u64) -> u64 {
+    let received = |queue: &QueueShare| queue.packets.saturating_sub(queue.socket_drops);
+    queues.iter().map(received).sum::<u64>().saturating_sub(waiting)
 }
 
 /// The counts of the same queues at an earlier time, taken off.
@@ -179,5 +193,14 @@ mod tests {
         };
         let found = since(&[share(2, 10, 1)], &[share(2, 25, 4), share(3, 7, 0)]);
         assert_eq!(found, [share(2, 15, 3), share(3, 7, 0)]);
+    }
+
+    #[test]
+    fn what_still_waits_was_not_answered() {
+        let share =
+            |packets, socket_drops| QueueShare { queue: 0, packets, queue_drops: 9, socket_drops };
+        assert_eq!(answered(&[share(100, 10), share(50, 0)], 0), 140);
+        assert_eq!(answered(&[share(100, 10), share(50, 0)], 130), 10);
+        assert_eq!(answered(&[share(1, 2)], 5), 0);
     }
 }

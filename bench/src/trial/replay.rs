@@ -71,7 +71,7 @@ impl Bench {
         if let Some(running) = &mut running {
             running.ensure_alive()?;
         }
-        let flushed = self.wait_until_empty()?;
+        let flushed = self.wait_until_empty(way.queues)?;
         self.wait_until_still()?;
 
         let stolen_share = stolen.share_since()?;
@@ -105,7 +105,7 @@ impl Bench {
             connections_per_s: None,
         };
         let ns = cpu_after.unwrap_or(0).saturating_sub(cpu_before.unwrap_or(0));
-        let answered = trial.queues.iter().map(|queue| queue.packets - queue.socket_drops).sum();
+        let answered = super::pass::answered(&trial.queues, flushed);
         Ok(Passed { trial, ns, answered, wanted: score.total })
     }
 

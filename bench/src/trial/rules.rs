@@ -12,6 +12,7 @@ use fanq::QueueRange;
 
 use crate::lab::run_line;
 use crate::result::{Family, Hook};
+use crate::target::Target;
 
 /// What is done with the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,14 @@ pub(crate) enum Action {
     Accept,
     /// Handed to queues, by the CPU that it is on; what belongs to a bypassed connection is accepted before.
     Queue { queues: QueueRange, bypass: Option<Mark> },
+}
+
+impl Action {
+    /// What leads to a target that is a program: its queues, and the rules for its bypass if it has one.
+    pub(super) fn to_program(target: &Target, queues: QueueRange) -> anyhow::Result<Self> {
+        let bypass = target.bypass_mark().map(str::parse).transpose();
+        Ok(Self::Queue { queues, bypass: bypass.map_err(anyhow::Error::msg)? })
+    }
 }
 
 /// The mark of bypassed packets and connections.
@@ -240,6 +249,20 @@ mod tests {
         for bad in ["", "0", "2/1", "x", "0x"] {
             assert!(bad.parse::<Mark>().is_err(), "{bad:?} was taken");
         }
+    }
+
+    #[test]
+    fn a_targets_own_mark_is_in_its_rules() {
+        let queues: QueueRange = "2-3".parse().unwrap();
+        let action = |target: &str| Action::to_program(&target.parse().unwrap(), queues);
+        let lines = |target: &str| {
+            let selection = selection(Hook::Forward, Family::Ipv4);
+            iptables(selection, Some(9001), action(target).unwrap())
+        };
+        let marked = lines("fanq:--bypass-after 10 --bypass-mark 0x1");
+        assert!(marked.iter().any(|line| line.contains("--dport 9001 -m connmark --mark 0x1/0x1")));
+        assert_eq!(lines("fanq").len(), 1);
+        assert!(action("fanq:--bypass-mark x").is_err());
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Bench {
         let stolen_share = stolen.share_since()?;
         let cpu_after = running.as_ref().map(Running::cpu_ns).transpose()?;
         let queues = self.queue_shares(service.queues)?;
-        let answered = queues.iter().map(|queue| queue.packets - queue.socket_drops).sum();
+        let answered = super::pass::answered(&queues, self.waiting(service.queues)?);
         let ns = cpu_after.unwrap_or(0).saturating_sub(cpu_before.unwrap_or(0));
         let cpu = match running {
             None => None,

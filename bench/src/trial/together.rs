@@ -45,13 +45,11 @@ impl Bench {
             let way = Way { queues: service.queues, port: PORT + number };
             strands.push(Strand { running, way });
         }
-        let actions: Vec<_> = strands
-            .iter()
-            .map(|strand| {
-                let queues = strand.way.queues;
-                (Some(strand.way.port), Action::Queue { queues, bypass: None })
-            })
-            .collect();
+        let action = |(strand, target): (&Strand, &Target)| {
+            Ok((Some(strand.way.port), Action::to_program(target, strand.way.queues)?))
+        };
+        let actions =
+            strands.iter().zip(targets).map(action).collect::<anyhow::Result<Vec<_>>>()?;
         Rules::install(self.selection("udp"), &actions).context("installing the lab's rules")?;
         Ok(Together { strands })
     }

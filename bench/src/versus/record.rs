@@ -95,7 +95,7 @@ impl Record {
             kernel: command("uname -srm")?.trim().to_owned(),
             cpu: cpu_model(),
             cpus: std::thread::available_parallelism().map_or(0, usize::from),
-            command: command_line(),
+            command: crate::lab::typed_line(),
             targets,
             ratios,
             low_load_median_us,
@@ -188,13 +188,6 @@ fn cpu_model() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     model.map_or_else(|| "unknown CPU".to_owned(), |(_, name)| name.trim().to_owned())
-}
-
-/// As typed, but with the programs' own names only: a record names no folder of the machine.
-fn command_line() -> String {
-    let words = std::env::args().filter(|word| word != "--inside");
-    let base = |word: String| word.rsplit('/').next().unwrap_or_default().to_owned();
-    words.map(base).collect::<Vec<_>>().join(" ")
 }
 
 const LOW_LOAD_AT_MOST: f64 = 1.1;

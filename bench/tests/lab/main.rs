@@ -368,6 +368,8 @@ fn the_hidden_options_do_nothing_in_the_callers_own_namespaces() {
             let refused = space.shell(&format!("./fanq-bench lab {command}"));
             assert_done(&refused, 1, &["not a namespace of its own"]);
         }
+        let versus = format!("./fanq-bench versus --reference limit --inside {here}");
+        assert_done(&space.shell(&versus), 1, &["not a namespace of its own"]);
         space.assert_nothing_left();
     });
 }

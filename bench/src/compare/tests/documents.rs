@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::result::{
-    Account, Arrivals, Bucket, CpuUse, Document, Family, Findings, FlowChoice, FrameSize, Hook,
-    LabSetting, LoadKind, LoadSetting, Machine, Run, SCHEMA, TargetSetting, Topology, Trial,
+    Account, Arrivals, Bucket, CpuMethod, CpuUse, Document, Family, Findings, FlowChoice,
+    FrameSize, Hook, LabSetting, Limit, LoadKind, LoadSetting, Machine, RateFinding, Run, SCHEMA,
+    TargetSetting, Topology, Trial,
 };
 
 /// Of these trials, each of their targets being one of the document's.
@@ -27,6 +28,7 @@ pub(super) fn document(trials: Vec<Trial>) -> Document {
             seconds: 0.0,
             suite: empty(),
             complete: true,
+            cpu: Some(CpuMethod { apart: false, packets: 10_000 }),
         },
         machine: Machine {
             kernel: "6.18".to_owned(),
@@ -101,6 +103,39 @@ pub(super) fn connection_trials(target: &str, per_second: f64) -> Vec<Trial> {
         Trial { connections_per_s, ..trial("connections", target, round) }
     });
     trials.collect()
+}
+
+/// One trial a round, of one connection that got so much through.
+pub(super) fn tcp_trials(target: &str, gbit_per_s: &[f64]) -> Vec<Trial> {
+    let trials = gbit_per_s.iter().enumerate().map(|(round, gbit)| {
+        let gbit_per_s = Some(*gbit);
+        Trial { gbit_per_s, ..trial("tcp", target, round) }
+    });
+    trials.collect()
+}
+
+/// Has each trial of a target lose such a share of its packets, one after the other.
+pub(super) fn lose(trials: &mut [Trial], target: &str, shares: &[f64]) {
+    let own = trials.iter_mut().filter(|trial| trial.target == target);
+    for (trial, share) in own.zip(shares.iter().cycle()) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share")]
+        let queue_drops = (share * 1e6) as u64;
+        let (offered, delivered) = (1_000_000, 1_000_000 - queue_drops);
+        trial.account = Account { offered, delivered, queue_drops, ..Account::default() };
+    }
+}
+
+/// The highest rate without loss, between bounds a percent apart.
+pub(super) fn rate(target: &str, pps: f64) -> RateFinding {
+    RateFinding {
+        target: target.to_owned(),
+        loss_allowed: 0.0,
+        pps,
+        upper_pps: Some(pps * 1.01),
+        delivered_pps: pps,
+        limited_by: Limit::Loss,
+        trials: 90,
+    }
 }
 
 fn trial(purpose: &str, target: &str, round: usize) -> Trial {

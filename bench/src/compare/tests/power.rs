@@ -6,7 +6,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
 
-use super::documents::{cpu_trials, document, latency_trials};
+use super::documents::{cpu_trials, document, latency_trials, lose, rate, tcp_trials};
 use super::*;
 
 type Noise = fn(&mut SmallRng) -> f64;
@@ -99,6 +99,74 @@ fn many_questions_raise_no_more_alarms_than_one() {
     // 57 expected; four standard deviations are 7.
     assert!(same >= 50, "{same}");
     assert!(found >= 50, "{found}");
+}
+
+/// A run with every kind of question about three targets, and rates of which one is searched twice. All noise is 8 %,
+/// of rates 15 %, of the share lost four points; `worse` is done to fanq's figures.
+fn everything(rng: &mut SmallRng, worse: impl Fn(&mut Document)) -> Document {
+    let noise: Noise = |rng| 0.08 * normal(rng);
+    let mut trials = Vec::new();
+    for target in ["fanq", "limit", "single"] {
+        trials.extend(cpu_trials(target, &draw(rng, noise, 1.0, 20)));
+        trials.extend(latency_trials(target, 1e3, &draw(rng, noise, 50.0, 20)));
+        trials.extend(tcp_trials(target, &draw(rng, noise, 20.0, 20)));
+    }
+    let shares: Vec<_> = (0..60).map(|_| (0.5 + 0.04 * normal(rng)).clamp(0.0, 1.0)).collect();
+    lose(&mut trials, "single", &shares);
+    let mut document = document(trials);
+    for target in ["fanq", "fanq (again)", "limit", "single"] {
+        let pps = 5e5 * (0.15 * normal(rng)).exp();
+        document.findings.rates.push(rate(target, pps));
+    }
+    worse(&mut document);
+    document
+}
+
+#[test]
+fn all_kinds_of_questions_together_raise_few_alarms() {
+    let mut rng = SmallRng::seed_from_u64(16);
+    let mut counted = |worse: &dyn Fn(&mut Document)| {
+        let alarms = (0..PAIRS / 4).filter(|_| {
+            let (a, b) = (everything(&mut rng, |_| ()), everything(&mut rng, worse));
+            // Finer shufflings: one question in fourteen has to get below a p of 0.0036.
+            let verdict = compare(&a, &b, &args(), 1_999).verdict;
+            verdict == Verdict::Worse || verdict == Verdict::Better
+        });
+        alarms.count()
+    };
+    let tcp = |document: &mut Document| {
+        let own = |trial: &&mut crate::result::Trial| trial.target == "fanq";
+        for trial in document.trials.iter_mut().filter(own) {
+            trial.gbit_per_s = trial.gbit_per_s.map(|gbit| gbit / 1.15);
+        }
+    };
+    let (none, slower) = (counted(&|_| ()), counted(&tcp));
+    println!("all kinds: alarms in {none} of 50, TCP 15 % slower found in {slower}");
+    // At most 3 expected; four standard deviations are 6.
+    assert!(none <= 9, "{none}");
+    assert!(slower >= 40, "{slower}");
+}
+
+#[test]
+fn rates_raise_few_alarms_and_show_what_is_far_beyond_the_noise() {
+    let mut rng = SmallRng::seed_from_u64(17);
+    let mut counted = |factor: f64, asked: &[Verdict]| {
+        let mut run = |factor: f64| {
+            let mut document = document(Vec::new());
+            document.targets = steady(&[("fanq", 1.0)]).targets;
+            let rates = [("fanq", 1.0), ("fanq (again)", 1.0), ("other", factor)];
+            document.findings.rates = rates
+                .map(|(target, factor)| rate(target, 5e5 / factor * (0.1 * normal(&mut rng)).exp()))
+                .to_vec();
+            document
+        };
+        (0..1_000).filter(|_| asked.contains(&judged(&run(1.0), &run(factor)).verdict)).count()
+    };
+    let (none, found) = (counted(1.0, &[WORSE, Verdict::Better]), counted(5.0, &[WORSE]));
+    println!("rates: alarms in {none} of 1,000, a fifth found in {found}");
+    // Counted: 20, of at most 50 (four standard deviations are 28), and 891.
+    assert!(none <= 78, "{none}");
+    assert!(found >= 850, "{found}");
 }
 
 #[test]

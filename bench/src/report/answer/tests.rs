@@ -27,6 +27,24 @@ fn one_that_is_first_in_everything_is_to_be_chosen() {
 }
 
 #[test]
+fn without_a_target_measured_twice_the_noise_is_not_known() {
+    let mut document = sample::document();
+    let again = |name: &str| name.ends_with("(again)");
+    document.targets.retain(|target| !again(&target.name));
+    document.trials.retain(|trial| !again(&trial.target));
+    let findings = &mut document.findings;
+    findings.cpu.retain(|finding| !again(&finding.target));
+    findings.rates.retain(|finding| !again(&finding.target));
+    findings.curves.retain(|finding| !again(&finding.target));
+    findings.latencies.retain(|finding| !again(&finding.target));
+    findings.tcp.retain(|finding| !again(&finding.target));
+    let answer = answer(&document);
+    assert_eq!(answer.headline, "Choose fanq.");
+    assert!(answer.because.contains("beyond the intervals"), "{}", answer.because);
+    assert!(answer.because.ends_with("the noise is not known."), "{}", answer.because);
+}
+
+#[test]
 fn where_the_first_target_is_not_first_it_is_said() {
     let mut document = sample::document();
     set_cpu(&mut document, "nfq", 0.42);
