@@ -262,8 +262,7 @@ mod tests {
 
     #[test]
     fn more_than_there_is_room_for_is_an_error() {
-        let error = ReceiveRing::new(1 << 30, 1 << 30, 0).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+        assert!(ReceiveRing::new(1 << 30, 1 << 30, 0).is_err());
     }
 
     #[test]
