@@ -9,8 +9,8 @@
 # Leaves: the CSV; nothing else, however it ends: all of it lives in namespaces and in a process tree which ends with
 # it.
 # Does not: search for the highest rate (fanq-bench ndr does), or judge delays. Packets that are lost and counted do
-# not fail it. Short runs say little of memory: a page within a minute is already 0.23 MiB an hour, and the first batch
-# that is deeper than all before it touches pages of its own, up to one for each packet of a batch.
+# not fail it. Short runs say little of memory: a page within a minute is already 0.23 MiB an hour. Below some 250 packets
+# a second on each CPU no batch of the warm-up is as deep as batches get, and one that is takes its pages later.
 #
 # Usage: scripts/soak.sh [MINUTES [RATE [OPTION...]]]    as root; by default 30 minutes at 20000 packets a second in
 #   all; the options are those of `fanq run`. Exit status 1 if anything is not held
@@ -62,6 +62,12 @@ descriptors and account every 10 s: $csv"
     "$bin_dir/fanq-bench" send --to 127.0.0.1:9000 --cpus "0-$last" --count "$packets" --rate $((rate / cpus)) \
         >"$scratch/sent" &
     sender=$!
+    # Within the warm-up one batch as deep as batches get, so that all memory to receive into has been used: else the
+    # deepest batch so far, whenever it comes, takes a page for each of its packets.
+    sleep 5
+    kill -STOP "$service"
+    sleep 0.3
+    kill -CONT "$service"
     python3 scripts/soak_samples.py take "$service" "$sender" "$csv" || {
         cat "$scratch/err" >&2
         fail "the program could not be asked"

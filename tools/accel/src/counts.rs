@@ -5,8 +5,8 @@
 //!   | fanq.accel/1 BLOCKS name,name,...\n    | queue + 1, name, ...   | queue + 1, name, ...     64-bit numbers
 //! ```
 //!
-//! Invariant: the file names its own numbers, in the spelling of `fanq run`'s account. A block is written under its
-//! socket's lock by one process at a time; readers read what is there. Without a file nothing is counted.
+//! Invariant: the file names its own numbers, in the spelling of `fanq run`'s account. Any process of the program adds
+//! to a block at any time; readers read what is there. Without a file nothing is counted.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -119,9 +119,8 @@ impl QueueCounters {
     #[inline]
     fn add(self, place: usize, count: u64) {
         if let Some(block) = self.0 {
-            // One writer at a time, under the socket's lock: no atomic addition is needed.
-            let sum = block[1 + place].load(Ordering::Relaxed).wrapping_add(count);
-            block[1 + place].store(sum, Ordering::Relaxed);
+            // Several may write at once: processes that share a socket, and sockets that share a queue's number.
+            block[1 + place].fetch_add(count, Ordering::Relaxed);
         }
     }
 }

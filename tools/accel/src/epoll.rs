@@ -4,7 +4,8 @@
 //! in its own queue: always where the watch is by level; once for each filling where it is by edge; once until it is
 //! armed again where it is a one-shot. It deliberately keeps no list of other descriptors: those are the kernel's.
 
-use crate::table::{Locked, Socket};
+use crate::locked::Locked;
+use crate::table::Socket;
 
 /// One socket that an epoll watches.
 #[derive(Debug, Clone, Copy)]

@@ -18,7 +18,11 @@ mod epoll;
 #[cfg(not(test))]
 mod interpose;
 #[cfg_attr(test, allow(dead_code, reason = "the tests are not interposed on"))]
+mod locked;
+#[cfg_attr(test, allow(dead_code, reason = "the tests are not interposed on"))]
 mod queue;
+#[cfg_attr(test, allow(dead_code, reason = "the tests are not interposed on"))]
+mod readers;
 #[cfg_attr(test, allow(dead_code, reason = "the tests are not interposed on"))]
 mod ring;
 #[cfg_attr(test, allow(dead_code, reason = "the tests are not interposed on"))]

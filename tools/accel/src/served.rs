@@ -9,21 +9,24 @@
 //!
 //! Invariant: joined verdicts wait only while the ring has datagrams, so a program that could block has none of them
 //! waiting; what goes to the kernel has the program's order, but that a drop, which delivers nothing, may come sooner.
-//! While a thread sleeps in the kernel for this socket the ring is not filled, so that nothing is taken from under it.
-//! It deliberately makes no system call itself: those are the [`Port`]'s.
+//! The ring is filled only for a program that has given a verdict here, and while nobody else is to be woken by what is
+//! there: no other thread is in the kernel for this socket, no other process receives on it, and no epoll watches it
+//! for one event. It deliberately makes no system call itself: those are the [`Port`]'s.
 
 mod eagerness;
+mod noted;
 mod outgoing;
+mod threads;
 
-use fanq::nfq::{
-    self, BindCommand, Message, PacketId, Request, Sent, SentConfig, SentVerdict, decode_sent,
-    decode_sent_prefix,
-};
+use fanq::nfq::{BindCommand, Sent, SentConfig, SentVerdict, decode_sent, decode_sent_prefix};
 
-use crate::queue::{Losses, ServedQueue};
+use crate::queue::ServedQueue;
+use crate::readers::Readers;
 use crate::ring::Ring;
 use eagerness::Eagerness;
+use noted::{Noted, SocketLosses, is_own_reply, note};
 use outgoing::Outgoing;
+pub(crate) use threads::Threads;
 
 /// The socket as the kernel has it.
 pub(crate) trait Port {
@@ -36,6 +39,9 @@ pub(crate) trait Port {
 
     /// How many datagrams the socket has had no room for since it was made.
     fn drops(&mut self) -> Option<u32>;
+
+    /// Tells that joined verdicts could not be sent, for this errno: their packets get none.
+    fn gave_up(&mut self, errno: i32);
 }
 
 /// What a receive of the program's is to do.
@@ -66,10 +72,14 @@ pub(crate) struct Serving {
     pub(crate) ring: Ring,
     queues: Vec<ServedQueue>,
     outgoing: Outgoing,
-    /// Threads that are in the kernel for this socket: receiving, or waiting for it to be readable.
-    pub(crate) sleepers: u32,
     /// The parent that this process has the socket from, while that may be receiving on it.
     pub(crate) shared_with: Option<i32>,
+    /// The processes that receive on it.
+    pub(crate) readers: Readers,
+    /// Whether the program has given a verdict on it: before, it may be setting up what another process will serve.
+    has_answered: bool,
+    /// An errno that the kernel has told, once, behind datagrams that the program got instead.
+    owed: Option<i32>,
     /// Whether packets were received since this was last put to false: who received them reads this socket, which one
     /// that only set it up does not.
     pub(crate) packets_came: bool,
@@ -90,8 +100,10 @@ impl Serving {
             ring: Ring::new(batch),
             queues: Vec::with_capacity(4),
             outgoing: Outgoing::new(),
-            sleepers: 0,
             shared_with: None,
+            readers: Readers::This,
+            has_answered: false,
+            owed: None,
             packets_came: false,
             fills: 0,
             drops_explained: port.drops().unwrap_or(0),
@@ -125,18 +137,34 @@ impl Serving {
 
     /// What a receive is to do. Afterwards, unless the program only looks, the front is popped.
     #[inline]
-    pub(crate) fn next(&mut self, port: &mut impl Port) -> Next {
-        if self.ring.is_empty() {
-            self.flush(port);
-            if self.sleepers > 0 || self.shared_with.is_some() {
-                return Next::Ask;
-            }
-            return match self.eagerness.depth() {
-                0 => Next::Ask,
-                depth => self.fill(depth, port),
-            };
+    pub(crate) fn next(&mut self, threads: Threads, port: &mut impl Port) -> Next {
+        if self.ring.is_empty() { self.next_of_kernel(threads, port) } else { Next::Take }
+    }
+
+    fn next_of_kernel(&mut self, threads: Threads, port: &mut impl Port) -> Next {
+        self.flush(port);
+        if let Some(errno) = self.owed.take() {
+            return Next::Fail(errno);
         }
-        Next::Take
+        self.readers.enter();
+        let alone = self.shared_with.is_none() && !self.readers.others() && threads.may_fill();
+        if !alone || !self.has_answered {
+            return Next::Ask;
+        }
+        match self.eagerness.depth() {
+            0 => Next::Ask,
+            depth => self.fill(depth, port),
+        }
+    }
+
+    /// The kernel has told this errno, or it was told to the program, which got datagrams instead before.
+    pub(crate) fn owe(&mut self, errno: Option<i32>) {
+        self.owed = errno;
+    }
+
+    /// What is still to be told.
+    pub(crate) fn owed(&self) -> Option<i32> {
+        self.owed
     }
 
     /// Fills the ring with what waits, up to `depth` datagrams.
@@ -153,8 +181,10 @@ impl Serving {
         self.eagerness.found(count, depth);
         self.ring.received(count);
         self.fills = self.fills.wrapping_add(1);
-        let Self { ring, queues, drops_explained, own_requests, .. } = self;
-        let mut losses = SocketLosses { port, explained: drops_explained, others: false };
+        let Self { ring, queues, drops_explained, own_requests, readers, .. } = self;
+        let readers = *readers;
+        let others = || readers.others();
+        let mut losses = SocketLosses { port, explained: drops_explained, others };
         let (mut packets, mut place) = (0, 0);
         for index in 0..count {
             match note(queues, ring.datagram(index), *own_requests, &mut losses) {
@@ -171,10 +201,17 @@ impl Serving {
     }
 
     /// Takes note of what the program has received by its own call, of which `prefix` is at least the first 32 bytes or
-    /// all. False if the program is not to see it, and must ask again.
-    pub(crate) fn received_by_program(&mut self, prefix: &[u8], port: &mut impl Port) -> bool {
-        let others = self.sleepers > 0;
-        let Self { queues, drops_explained, own_requests, .. } = self;
+    /// all. The thread that has it still counts among `threads`: so no other one takes its packet for lost. False if
+    /// the program is not to see it, and must ask again.
+    pub(crate) fn received_by_program(
+        &mut self,
+        prefix: &[u8],
+        threads: Threads,
+        port: &mut impl Port,
+    ) -> bool {
+        let Self { queues, drops_explained, own_requests, readers, .. } = self;
+        let readers = *readers;
+        let others = || threads.others_receive() || readers.others();
         let mut losses = SocketLosses { port, explained: drops_explained, others };
         match note(queues, prefix, *own_requests, &mut losses) {
             Noted::Packet(queue) => {
@@ -187,6 +224,23 @@ impl Serving {
         true
     }
 
+    /// The same of what it has only looked at, and which therefore is there still.
+    pub(crate) fn peeked_by_program(&mut self, prefix: &[u8], port: &mut impl Port) -> bool {
+        if !self.own_requests || !is_own_reply(prefix) {
+            return true;
+        }
+        if self.ring.is_empty() {
+            // Should another thread have been faster, this is the program's, and waits for it in the ring.
+            self.fill(1, port);
+        }
+        false
+    }
+
+    /// Whether replies may come that the program is not to see.
+    pub(crate) fn may_hide(&self) -> bool {
+        self.own_requests
+    }
+
     /// Sends on what the program sends. `bytes` is all of it if `whole`, else its beginning. `itself` sends it as it
     /// is.
     pub(crate) fn send(
@@ -196,12 +250,23 @@ impl Serving {
         port: &mut impl Port,
         itself: impl FnOnce() -> Result<usize, i32>,
     ) -> SentAs {
-        if whole && self.shared_with.is_none() && self.join(bytes, port) {
-            // Nobody may come to send it: the program has everything that was received.
-            if self.ring.is_empty() {
-                self.flush(port);
+        if whole && self.shared_with.is_none() {
+            match self.join(bytes, port) {
+                Joined::Waits => {
+                    self.has_answered = true;
+                    // Nobody may come to send it: the program has everything that was received.
+                    if self.ring.is_empty() {
+                        self.flush(port);
+                    }
+                    return SentAs::Joined;
+                }
+                Joined::Alone(Ok(())) => {
+                    self.has_answered = true;
+                    return SentAs::Joined;
+                }
+                Joined::Alone(Err(errno)) => return SentAs::Itself(Err(errno)),
+                Joined::Not => {}
             }
-            return SentAs::Joined;
         }
         self.flush(port);
         let result = itself();
@@ -212,34 +277,38 @@ impl Serving {
     }
 
     /// Joins the verdicts, if there are nothing but verdicts that may be.
-    fn join(&mut self, bytes: &[u8], port: &mut impl Port) -> bool {
+    fn join(&mut self, bytes: &[u8], port: &mut impl Port) -> Joined {
         if let (Sent::Verdict(sent), []) = decode_sent(bytes)
             && let Some(at) = place(&self.queues, sent.queue)
         {
             let queue = &mut self.queues[at];
-            let may = sent.plain && queue.may_join(sent.id);
-            if may && self.outgoing.pending == 0 && self.ring.is_empty() {
-                // Nothing to join it with.
+            if !sent.plain || !queue.may_join(sent.id) {
+                return Joined::Not;
+            }
+            if self.outgoing.pending > 0 || !self.ring.is_empty() {
+                self.outgoing.join(&mut self.queues, at, &sent, bytes, port);
+                return Joined::Waits;
+            }
+            // Nothing to join it with.
+            let result = outgoing::transmit(bytes, port);
+            if result.is_ok() {
                 queue.coalescer.forget_held(sent.id);
                 queue.counters.verdicts(sent.verdict, 1);
                 queue.counters.send();
-                outgoing::transmit(bytes, port);
-            } else if may {
-                self.outgoing.join(&mut self.queues, at, &sent, bytes, port);
             }
-            return may;
+            return Joined::Alone(result);
         }
         self.join_many(bytes, port)
     }
 
     /// The same where there are several messages.
-    fn join_many(&mut self, bytes: &[u8], port: &mut impl Port) -> bool {
+    fn join_many(&mut self, bytes: &[u8], port: &mut impl Port) -> Joined {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let (Sent::Verdict(sent), behind) = decode_sent(rest) else { return false };
+            let (Sent::Verdict(sent), behind) = decode_sent(rest) else { return Joined::Not };
             let known = self.queues.iter().find(|queue| queue.number == sent.queue);
             if !sent.plain || !known.is_some_and(|queue| queue.may_join(sent.id)) {
-                return false;
+                return Joined::Not;
             }
             rest = behind;
         }
@@ -251,7 +320,7 @@ impl Serving {
             }
             rest = behind;
         }
-        true
+        Joined::Waits
     }
 
     /// Sends all that waits.
@@ -285,10 +354,14 @@ impl Serving {
     }
 
     fn answered(&mut self, sent: &SentVerdict, up_to: bool) {
+        self.has_answered = true;
         let Some(queue) = self.queues.iter_mut().find(|queue| queue.number == sent.queue) else {
             return;
         };
-        let count = if up_to {
+        let count = if queue.is_blind() {
+            // Of how many packets cannot be told.
+            1
+        } else if up_to {
             queue.coalescer.forget_held_up_to(sent.id)
         } else {
             usize::from(queue.coalescer.forget_held(sent.id))
@@ -327,11 +400,18 @@ impl Serving {
         self.own_requests = true;
     }
 
-    /// In a child: what waits belongs to the parent.
-    pub(crate) fn forked(&mut self, parent: i32) {
+    /// In a child, which is this process: what waits belongs to the parent.
+    pub(crate) fn forked(&mut self, process: i32, parent: i32) {
         self.ring.clear();
-        self.sleepers = 0;
+        self.outgoing.clear(&mut self.queues);
         self.shared_with = Some(parent);
+        self.readers.forked(process.cast_unsigned());
+    }
+
+    /// In a child: its parent is gone.
+    pub(crate) fn take_over(&mut self) {
+        self.shared_with = None;
+        self.queues.iter_mut().for_each(ServedQueue::resume);
     }
 
     /// Joins nothing any more on this socket.
@@ -340,89 +420,19 @@ impl Serving {
     }
 }
 
-enum Noted {
-    /// A packet of the queue at this place.
-    Packet(usize),
-    /// The reply to a request of ours.
-    Own,
-    Other,
-}
-
-/// Takes note of one datagram that came: which packet is out now.
-#[inline]
-fn note(
-    queues: &mut [ServedQueue],
-    datagram: &[u8],
-    own_requests: bool,
-    losses: &mut impl Losses,
-) -> Noted {
-    if let Some((queue, id)) = nfq::packet_place(datagram)
-        && let Some(at) = place(queues, queue)
-        && !queues[at].counters.are_kept()
-    {
-        queues[at].received(id, losses);
-        return Noted::Packet(at);
-    }
-    match nfq::decode(datagram) {
-        Ok((Message::Packet(packet), _)) => {
-            let Some(at) = place(queues, packet.queue()) else { return Noted::Other };
-            queues[at].counters.packet(&packet);
-            queues[at].received(packet.id(), losses);
-            Noted::Packet(at)
-        }
-        Ok((Message::Reply(reply), _)) => {
-            let is_verdict = matches!(reply.request, Request::Verdict | Request::VerdictBatch);
-            if is_verdict
-                && reply.errno != 0
-                && let Some(queue) = queues.first()
-            {
-                queue.counters.verdict_error();
-            }
-            let own = own_requests && reply.sequence == OWN_SEQUENCE;
-            if own && reply.request == Request::Config { Noted::Own } else { Noted::Other }
-        }
-        Err(undecodable) => undecoded(queues, datagram, undecodable.id, losses),
-        Ok((Message::Unknown(_), _)) => Noted::Other,
-    }
-}
-
-/// A message that its buffer had no room for: the queue stands in its header.
-#[cold]
-fn undecoded(
-    queues: &mut [ServedQueue],
-    datagram: &[u8],
-    id: Option<PacketId>,
-    losses: &mut impl Losses,
-) -> Noted {
-    let queue = datagram.get(18..20).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
-    let at = queue.and_then(|queue| place(queues, queue));
-    let (Some(id), Some(at)) = (id, at) else { return Noted::Other };
-    queues[at].counters.undecodable();
-    queues[at].received(id, losses);
-    Noted::Packet(at)
+/// What became of verdicts.
+enum Joined {
+    /// They go out with others.
+    Waits,
+    /// One went out as it is, since there was nothing to join it with; or the errno.
+    Alone(Result<(), i32>),
+    /// They may not be joined.
+    Not,
 }
 
 #[inline]
 fn place(queues: &[ServedQueue], number: u16) -> Option<usize> {
     queues.iter().position(|queue| queue.number == number)
-}
-
-/// Ids that are missing, held against the socket's count of what it had no room for.
-struct SocketLosses<'a, P> {
-    port: &'a mut P,
-    explained: &'a mut u32,
-    others: bool,
-}
-
-impl<P: Port> Losses for SocketLosses<'_, P> {
-    fn explain(&mut self, missing: u32) -> bool {
-        let Some(drops) = self.port.drops().filter(|_| !self.others) else { return false };
-        let enough = drops.wrapping_sub(*self.explained) >= missing;
-        if enough {
-            *self.explained = self.explained.wrapping_add(missing);
-        }
-        enough
-    }
 }
 
 /// Numbers our own requests.

@@ -6,17 +6,15 @@
 //! found to be of somebody else, since it knows its descriptors. It deliberately knows neither sockets nor system
 //! calls.
 
-use std::ptr;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::epoll::Watched;
-use crate::served::Serving;
+use crate::locked::{Guard, Locked};
+use crate::served::{Serving, Threads};
 
 /// By descriptor: 0 for none of ours, else 1 + the place in `SOCKETS`, or 1 + `SOCKETS` + the place in `EPOLLS`.
 static ENTRIES: [AtomicU16; DESCRIPTORS_MAX] = [const { AtomicU16::new(0) }; DESCRIPTORS_MAX];
-static SOCKETS: [Locked<Socket>; SOCKETS_MAX] =
-    [const { Locked::new(Socket { descriptors: Vec::new(), serving: None }) }; SOCKETS_MAX];
+static SOCKETS: [Locked<Socket>; SOCKETS_MAX] = [const { Locked::new(Socket::FREE) }; SOCKETS_MAX];
 static EPOLLS: [Locked<Epoll>; EPOLLS_MAX] =
     [const { Locked::new(Epoll { descriptors: Vec::new(), watched: Vec::new() }) }; EPOLLS_MAX];
 
@@ -27,6 +25,18 @@ pub(crate) struct Socket {
     pub(crate) descriptors: Vec<i32>,
     /// Once a queue was bound on it.
     pub(crate) serving: Option<Box<Serving>>,
+    /// What this process's threads do with it, from before that on.
+    pub(crate) threads: Threads,
+}
+
+impl Socket {
+    const FREE: Self = Self { descriptors: Vec::new(), serving: None, threads: Threads::NONE };
+
+    /// Its last descriptor is gone. Threads that are in the kernel for it come back to take themselves off.
+    pub(crate) fn free(&mut self) {
+        self.serving = None;
+        self.threads.one_shot = false;
+    }
 }
 
 /// An epoll that watches one of the sockets.
@@ -84,6 +94,31 @@ pub(crate) fn descriptors() -> Vec<i32> {
     of_sockets.chain(of_epolls).collect()
 }
 
+/// Every lock of this module, over a fork: the child begins with none held by a thread that it does not have.
+#[derive(Debug, Default)]
+pub(crate) struct Everything {
+    pub(crate) sockets: Vec<Guard<'static, Socket>>,
+    _epolls: Vec<Guard<'static, Epoll>>,
+    _adding: Option<Guard<'static, ()>>,
+}
+
+impl Everything {
+    pub(crate) const NOTHING: Self =
+        Self { sockets: Vec::new(), _epolls: Vec::new(), _adding: None };
+
+    /// Locks them in the order in which others take several: who adds takes a place's lock, and who looks at an epoll
+    /// those of the sockets that it watches.
+    pub(crate) fn lock() -> Self {
+        let adding = ADDING.lock();
+        let epolls = epolls().filter_map(Locked::lock).collect();
+        let sockets = sockets().filter_map(Locked::lock).collect();
+        Self { sockets, _epolls: epolls, _adding: adding }
+    }
+}
+
+/// Held while a place is taken: over a fork, none is.
+static ADDING: Locked<()> = Locked::new(());
+
 /// How many places were ever used.
 static SOCKETS_USED: AtomicUsize = AtomicUsize::new(0);
 static EPOLLS_USED: AtomicUsize = AtomicUsize::new(0);
@@ -109,6 +144,7 @@ fn add<T>(
     let Some(entry) = usize::try_from(descriptor).ok().and_then(|at| ENTRIES.get(at)) else {
         return false;
     };
+    let _adding = ADDING.lock();
     for (place, locked) in places.iter().enumerate() {
         let Some(mut guard) = locked.lock() else { continue };
         let numbers = descriptors(&mut guard);
@@ -151,85 +187,6 @@ pub(crate) fn forget(descriptor: i32) {
     }
 }
 
-/// Something behind a lock that a signal handler cannot deadlock on.
-#[derive(Debug)]
-pub(crate) struct Locked<T> {
-    /// The thread that has it, as an address of its own; 0 if none.
-    owner: AtomicUsize,
-    inner: Mutex<T>,
-}
-
-impl<T> Locked<T> {
-    const fn new(inner: T) -> Self {
-        Self { owner: AtomicUsize::new(0), inner: Mutex::new(inner) }
-    }
-
-    /// Locks it. `None` if this very thread has it already: then this is a signal handler that came in between, which
-    /// must do without.
-    #[inline]
-    pub(crate) fn lock(&self) -> Option<Guard<'_, T>> {
-        let this_thread = this_thread();
-        // Relaxed: only this thread stores its own address, so it reads it exactly if it has the lock.
-        if self.owner.load(Ordering::Relaxed) == this_thread {
-            return None;
-        }
-        let guard = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        self.owner.store(this_thread, Ordering::Relaxed);
-        Some(Guard { owner: &self.owner, guard })
-    }
-
-    /// Locks it, unless somebody has it.
-    pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
-        let guard = match self.inner.try_lock() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        self.owner.store(this_thread(), Ordering::Relaxed);
-        Some(Guard { owner: &self.owner, guard })
-    }
-
-    /// Whether this is the same place.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        ptr::eq(self, other)
-    }
-}
-
-/// The lock, held.
-#[derive(Debug)]
-pub(crate) struct Guard<'a, T> {
-    owner: &'a AtomicUsize,
-    guard: MutexGuard<'a, T>,
-}
-
-impl<T> std::ops::Deref for Guard<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.guard
-    }
-}
-
-impl<T> std::ops::DerefMut for Guard<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
-        &mut self.guard
-    }
-}
-
-impl<T> Drop for Guard<'_, T> {
-    fn drop(&mut self) {
-        self.owner.store(0, Ordering::Relaxed);
-    }
-}
-
-/// An address that no other running thread has.
-fn this_thread() -> usize {
-    thread_local! {
-        static HERE: u8 = const { 0 };
-    }
-    HERE.with(|here| ptr::from_ref(here).addr())
-}
-
 /// Larger descriptors are passed by.
 const DESCRIPTORS_MAX: usize = 65_536;
 
@@ -256,18 +213,5 @@ mod tests {
         assert!(matches!(entry(60_003), Some(Entry::Epoll(_))));
         copied(60_010, 60_011);
         assert!(entry(60_011).is_none(), "a copy of nothing is nothing");
-    }
-
-    #[test]
-    fn a_thread_that_has_the_lock_does_not_get_it_again() {
-        let locked = Locked::new(1);
-        let guard = locked.lock().unwrap();
-        assert!(locked.lock().is_none());
-        std::thread::scope(|scope| {
-            let other = scope.spawn(|| *locked.lock().unwrap());
-            drop(guard);
-            assert_eq!(other.join().unwrap(), 1);
-        });
-        assert!(locked.lock().is_some());
     }
 }

@@ -49,9 +49,13 @@ fn cannot_be_helped_through(path: &Path, depth: usize) -> anyhow::Result<Option<
         let interpreter = OsStr::from_bytes(words.next().unwrap_or_default());
         let by_name =
             Path::new(interpreter).file_name().is_some_and(|name| is_one_of(name, &["env"]));
-        let program = if by_name { words.find(|word| !word.starts_with(b"-")) } else { None };
-        let found = match program {
-            Some(program) => find(OsStr::from_bytes(program))?,
+        // Behind the options and the variables that it sets.
+        let is_program = |word: &&[u8]| !word.starts_with(b"-") && !word.contains(&b'=');
+        let program = if by_name { words.find(is_program) } else { None };
+        let found = match program.map(|program| find(OsStr::from_bytes(program))) {
+            Some(Ok(found)) => found,
+            // An argument of an option, perhaps: whether it can be started `env` must know.
+            Some(Err(_)) => return Ok(None),
             None => PathBuf::from(interpreter),
         };
         return if depth == 0 { Ok(None) } else { cannot_be_helped_through(&found, depth - 1) };
@@ -215,7 +219,14 @@ mod tests {
         let interpreter = elf(&[(PT_LOAD, b"code")]);
         let script = file(format!("#!{} -x\n", interpreter.path().display()).as_bytes());
         assert!(why(&script).contains("statically linked"));
-        assert_eq!(why(&file(b"#!/usr/bin/env -S sh\n")), "");
+        for line in
+            ["-S sh", "-S LANG=C sh -e", "-S -u no-such-program-here sh", "no-such-program-here"]
+        {
+            assert_eq!(why(&file(format!("#!/usr/bin/env {line}\n").as_bytes())), "", "{line}");
+        }
+        let program = interpreter.path().display();
+        let script = file(format!("#!/usr/bin/env -S A=b {program} -x\n").as_bytes());
+        assert!(why(&script).contains("statically linked"));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The parent of an accelerated program: passes signals on, lets its counters be seen, and ends as it ended.
 //!
 //! Invariant: the program is waited for to its end, and the account comes after it. Whoever may ask is answered from
-//! before the program's start to its end. What a terminal sends to the whole group (SIGINT, SIGQUIT) is left to the
-//! program.
+//! before the program's start to its end. A signal that a process has sent here is passed on; what a terminal sends to
+//! the whole group (SIGINT, SIGQUIT) has reached the program already.
 
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -13,7 +14,8 @@ use anyhow::Context;
 use fanq::EngineStats;
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator::Signals;
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::origin::{Origin, WithOrigin};
 
 use super::view::AccelView;
 use crate::doors::Doors;
@@ -37,7 +39,8 @@ pub(super) fn run(
     shown: Option<Shown>,
 ) -> anyhow::Result<ExitCode> {
     let all = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
-    let mut signals = Signals::new(all).context("installing the signal handlers")?;
+    let signals = SignalsInfo::<WithOrigin>::new(all);
+    let mut signals = signals.context("installing the signal handlers")?;
     // Before the start: nothing that can fail stands between it and the waiting.
     let serving = doors.serve(view)?;
     let program = command.get_program().display().to_string();
@@ -62,7 +65,7 @@ pub(super) fn run(
 /// Passes signals on and shows tables. Returns how it ended, and what the last look at its queues has seen.
 fn until_it_ends(
     child: &mut Child,
-    signals: &Receiver<i32>,
+    signals: &Receiver<Origin>,
     view: &AccelView,
     shown: Option<Shown>,
 ) -> anyhow::Result<(ExitStatus, EngineStats)> {
@@ -74,19 +77,19 @@ fn until_it_ends(
             None => signals.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match (signal, shown) {
-            (Ok(SIGCHLD), _) => {
+            (Ok(Origin { signal: SIGCHLD, .. }), _) => {
                 if let Some(status) = child.try_wait().context("waiting for the program")? {
                     return Ok((status, earlier));
                 }
             }
-            (Ok(SIGINT | SIGQUIT), _) => {}
-            (Ok(signal), _) => pass_on(signal, child),
+            (Ok(Origin { signal: SIGINT | SIGQUIT, process: None, .. }), _) => {}
+            (Ok(Origin { signal, .. }), _) => pass_on(signal, child),
             (Err(RecvTimeoutError::Timeout), Some(Shown { every, .. })) => {
                 due = due.map(|due| due + every);
                 let now = view.stats()?;
                 // Queues come as the program binds them.
                 if now.queues.len() == earlier.queues.len() && !now.queues.is_empty() {
-                    eprint!("{}", summary::progress(&earlier, &now, every));
+                    say(&summary::progress(&earlier, &now, every));
                 }
                 earlier = now;
             }
@@ -107,11 +110,17 @@ fn account(view: &AccelView, seen: &EngineStats, as_json: bool) -> anyhow::Resul
     let cpu = ProcessTimes::of("self").map(|times| times.cpu_of_children);
     let extras = Extras::of_program(cpu);
     if as_json {
-        println!("{}", summary::json(&last, &extras));
+        let mut stdout = std::io::stdout();
+        writeln!(stdout, "{}", summary::json(&last, &extras)).context("printing the account")?;
     } else {
-        eprint!("{}", summary::text(&last, &extras));
+        say(&summary::text(&last, &extras));
     }
     Ok(())
+}
+
+/// Tells whoever reads it; that nobody does any more is no reason to end before the program.
+fn say(text: &str) {
+    let _ = write!(std::io::stderr(), "{text}");
 }
 
 fn pass_on(signal: i32, child: &Child) {

@@ -51,6 +51,7 @@ impl AccelView {
             "gso": args.gso,
             "copy-range": copied,
             "cpu": args.cpu,
+            "nice": args.nice,
         });
         let name = program.file_name().unwrap_or(program.as_os_str());
         Ok(Self(Arc::new(Seen {

@@ -8,6 +8,7 @@
 //! Needs root, `unshare`, `nsenter`, `setpriv`, `ip`, `iptables`, cc, python3, and the library beside the program
 //! (cargo build --package fanq-accel). What is missing is SKIPPED aloud, or a failure if CI is set.
 
+mod crowd;
 mod debian;
 #[path = "../scrape/mod.rs"]
 mod scrape;
@@ -16,7 +17,7 @@ mod seen;
 mod space;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use serde_json::Value;
@@ -136,6 +137,30 @@ fn without_statistics_it_becomes_the_program() {
     let words = [&accel(&["--stats", "9"])[..], &["sh", "-c", "kill -TERM $$"]].concat();
     let output = space.command(&words).output().expect("nsenter runs");
     assert_eq!(output.status.code(), Some(128 + 15), "with them it ends as the program ended");
+}
+
+#[test]
+fn what_is_sent_to_the_parent_reaches_the_program() {
+    let Some(space) = Space::new() else { return };
+    let program = "trap 'echo got it; exit 6' INT; echo ready: >&2; while :; do sleep 0.05; done";
+    let words = [&accel(&["--stats", "0.1"])[..], &["bash", "-c", program]].concat();
+    let mut running = space::Fanq::new(space.command(&words).spawn().expect("nsenter runs"));
+    running.await_ready();
+    running.signal("INT");
+    let ended = running.wait();
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(6), "got it\n"), "{}", ended.stderr);
+}
+
+#[test]
+fn that_nobody_reads_its_tables_does_not_change_how_it_ends() {
+    let Some(space) = Space::new() else { return };
+    let words = [&accel(&["--stats", "9"])[..], &["sh", "-c", "read line; exit 7"]].concat();
+    let mut command = space.command(&words);
+    command.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = command.spawn().expect("nsenter runs");
+    drop(running.stderr.take());
+    drop(running.stdin.take());
+    assert_eq!(running.wait().expect("it ends").code(), Some(7));
 }
 
 #[test]

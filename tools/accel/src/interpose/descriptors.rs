@@ -192,7 +192,7 @@ fn let_go(fd: c_int) {
             }
             guard.descriptors.retain(|number| *number != fd);
             if guard.descriptors.is_empty() {
-                guard.serving = None;
+                guard.free();
                 drop(guard);
                 for epoll in table::epolls() {
                     if let Some(mut epoll) = epoll.lock() {
@@ -218,7 +218,7 @@ fn forget_stale(fd: c_int) {
         if let Some(mut guard) = socket.lock() {
             guard.descriptors.retain(|number| *number != fd);
             if guard.descriptors.is_empty() {
-                guard.serving = None;
+                guard.free();
             }
         }
     }

@@ -8,7 +8,8 @@ use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::ptr;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use libc::{c_int, c_long, iovec, mmsghdr, msghdr};
@@ -78,6 +79,18 @@ impl Port for KernelSocket {
             )
         });
         (got.is_ok() && length as usize == size_of_val(&numbers)).then(|| numbers[MEMINFO_DROPS])
+    }
+
+    fn gave_up(&mut self, errno: i32) {
+        static GAVE_UP: AtomicBool = AtomicBool::new(false);
+        let error = std::io::Error::from_raw_os_error(errno);
+        super::say_once(
+            &GAVE_UP,
+            &format!(
+                "verdicts could not be sent: {error}; their packets stay in the queue until it is closed \
+                 (verdict_errors of --stats counts such sends)"
+            ),
+        );
     }
 }
 
@@ -210,6 +223,33 @@ pub(super) fn map_numbers(
     Some(unsafe { std::slice::from_raw_parts(memory.cast(), bytes / size_of::<AtomicU64>()) })
 }
 
+/// Numbers that this process and those that it forks from now on have together; none if there is no memory.
+pub(super) fn shared_words() -> &'static [AtomicU32] {
+    static WORDS: OnceLock<&'static [AtomicU32]> = OnceLock::new();
+    WORDS.get_or_init(|| {
+        let (protection, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping where the kernel likes; nothing that exists is touched.
+        let memory = unsafe { libc::mmap(ptr::null_mut(), SHARED_BYTES, protection, flags, -1, 0) };
+        if memory == libc::MAP_FAILED {
+            return &[];
+        }
+        // SAFETY: the mapping is so long, begins on a page with zeroes, is never taken away, and is written by atomic
+        // operations alone.
+        unsafe { std::slice::from_raw_parts(memory.cast(), SHARED_BYTES / size_of::<AtomicU32>()) }
+    })
+}
+
+/// Ends the thread here if it was cancelled: the calls that stand for cancellation points begin by this, with no lock
+/// held and nothing to be undone.
+pub(super) fn end_if_cancelled() {
+    unsafe extern "C-unwind" {
+        fn pthread_testcancel();
+    }
+    // SAFETY: it takes nothing; if it does not return, the frames above it have nothing to be dropped.
+    unsafe { pthread_testcancel() };
+}
+
 /// Makes a system call, and gives what it returned: a count, or the errno. The program's own errno stays what it was.
 fn result(call: impl FnOnce() -> c_long) -> Result<usize, i32> {
     let before = super::errno();
@@ -219,6 +259,9 @@ fn result(call: impl FnOnce() -> c_long) -> Result<usize, i32> {
         error
     })
 }
+
+/// A page.
+const SHARED_BYTES: usize = 4096;
 
 /// `SK_MEMINFO_VARS` and `SK_MEMINFO_DROPS` of linux/sock_diag.h.
 const MEMINFO_COUNT: usize = 9;

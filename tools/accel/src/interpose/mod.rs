@@ -9,10 +9,11 @@
 //! Invariant: what may wait is always the C library's own function, called with the program's own arguments and no lock
 //! held: so time-outs, signals and thread cancellation are as without this library. What is done under a lock are bare
 //! system calls, which are no cancellation points. No frame here owns anything while the program's call runs, so a
-//! cancellation may unwind through it.
+//! cancellation may unwind through it; the calls that may be served without it look for one first.
 
 #![allow(unsafe_code, reason = "C calls these functions, and they call C")]
 
+mod asleep;
 mod descriptors;
 mod kernel;
 mod overdue;
@@ -20,12 +21,14 @@ mod process;
 mod readiness;
 mod real;
 mod receive;
+mod receive_many;
 mod send;
 mod watch;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::table::{self, Locked, Socket};
+use crate::locked::Locked;
+use crate::table::{self, Socket};
 use kernel::KernelSocket;
 
 /// Sends what any socket has joined: something is about to wait.
@@ -36,8 +39,13 @@ fn flush_all() {
 }
 
 fn flush(socket: &Locked<Socket>) {
-    let Some(mut guard) = socket.lock() else { return };
-    let socket = &mut *guard;
+    if let Some(mut guard) = socket.lock() {
+        flush_held(&mut guard);
+    }
+}
+
+/// The same of one that the caller has locked.
+fn flush_held(socket: &mut Socket) {
     if let (Some(serving), Some(descriptor)) = (&mut socket.serving, socket.descriptors.first()) {
         serving.flush(&mut KernelSocket(*descriptor));
     }

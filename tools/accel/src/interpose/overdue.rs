@@ -3,7 +3,7 @@
 //!
 //! Invariant: no joined verdict waits longer than two of its ticks, whatever the program does. The thread begins when
 //! first a verdict is left waiting, so under load only; sleeps for good while nothing waits; and takes none of the
-//! program's signals.
+//! program's signals. Where there can be no thread, whoever would leave a verdict waiting sends it instead.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -14,13 +14,11 @@ use crate::table;
 /// Whether the thread is there, and ticks.
 static STATE: AtomicU32 = AtomicU32::new(NONE);
 
-/// Something waits: sees to it that the thread ticks.
+/// Something waits: sees to it that the thread ticks. False if there is no thread to be had.
 #[inline]
-pub(super) fn watch() {
+pub(super) fn watch() -> bool {
     // Relaxed: what matters is only that the thread is awake within a tick or so; its locks order the rest.
-    if STATE.load(Ordering::Relaxed) != TICKING {
-        begin();
-    }
+    STATE.load(Ordering::Relaxed) == TICKING || begin()
 }
 
 /// A child has none of its parent's threads.
@@ -29,7 +27,7 @@ pub(super) fn forked() {
 }
 
 #[cold]
-fn begin() {
+fn begin() -> bool {
     match STATE.swap(TICKING, Ordering::AcqRel) {
         IDLE => kernel::wake(&STATE),
         NONE => {
@@ -39,10 +37,12 @@ fn begin() {
             });
             if !began {
                 STATE.store(NONE, Ordering::Release);
+                return false;
             }
         }
         _ => {}
     }
+    true
 }
 
 fn tick() {

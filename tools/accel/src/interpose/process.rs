@@ -1,11 +1,13 @@
 //! The process: its beginning, forks, and ends; and what `fanq accel` was asked to set on its queues.
 //!
-//! Invariant: nothing that was joined waits over a fork, an exec or an exit. After a fork the parent goes on as before;
-//! the child has an empty ring and joins nothing until the parent is gone, since both may read the same socket.
+//! Invariant: nothing that was joined waits over a fork, an exec or an exit. Every lock is held over a fork, so none is
+//! another thread's in the child. After it the parent goes on as before; the child has an empty ring and joins nothing
+//! until the parent is gone, since both may read the same socket.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_char, c_int};
 use std::fs::{File, OpenOptions};
+use std::mem::{self, ManuallyDrop};
 use std::os::unix::fs::FileExt;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -14,11 +16,11 @@ use fanq::nfq::{BindCommand, QueueRequest, Sent, decode_sent};
 use fanq::{ConfigFlags, QueueFlag};
 
 use super::kernel::{self, KernelSocket};
-use super::{flush_all, overdue, real, say_once};
-use crate::counts;
+use super::{flush_all, flush_held, overdue, real, say_once};
 use crate::served::{OWN_SEQUENCE, Port, Serving};
 use crate::settings::Settings;
-use crate::table::{self, Guard, Socket};
+use crate::table::{self, Everything};
+use crate::{counts, readers};
 
 /// The process whose memory this is. A vfork's child has the memory, and is another.
 static PROCESS: AtomicI32 = AtomicI32::new(0);
@@ -58,19 +60,28 @@ pub(super) fn owns(fd: c_int) -> bool {
 }
 
 thread_local! {
-    /// The locks of all sockets, over a fork: the child begins with none held by a thread that it does not have.
-    static HELD: RefCell<Vec<Guard<'static, Socket>>> = const { RefCell::new(Vec::new()) };
+    /// All locks, over a fork. No destructor: a thread may fork when its own were run.
+    static HELD: RefCell<ManuallyDrop<Everything>> =
+        const { RefCell::new(ManuallyDrop::new(Everything::NOTHING)) };
     /// Whether this thread has got its CPU and its niceness.
     static PLACED: Cell<bool> = const { Cell::new(false) };
 }
 
 extern "C" fn before_fork() {
-    flush_all();
-    HELD.with_borrow_mut(|held| held.extend(table::sockets().filter_map(table::Locked::lock)));
+    let mut everything = Everything::lock();
+    let process = PROCESS.load(Ordering::Relaxed).cast_unsigned();
+    for socket in &mut everything.sockets {
+        // Under the lock: what were joined from now on would be sent by both.
+        flush_held(socket);
+        if let Some(serving) = &mut socket.serving {
+            serving.readers.share(process, || readers::word_of(kernel::shared_words()));
+        }
+    }
+    HELD.with_borrow_mut(|held| **held = everything);
 }
 
 extern "C" fn after_fork() {
-    HELD.with_borrow_mut(Vec::clear);
+    drop(HELD.with_borrow_mut(|held| mem::take(&mut **held)));
 }
 
 extern "C" fn in_child() {
@@ -79,14 +90,13 @@ extern "C" fn in_child() {
     let (process, parent) = kernel::process_and_parent();
     PROCESS.store(process, Ordering::Relaxed);
     overdue::forked();
-    HELD.with_borrow_mut(|held| {
-        for socket in held.iter_mut() {
-            if let Some(serving) = &mut socket.serving {
-                serving.forked(parent);
-            }
+    let mut everything = HELD.with_borrow_mut(|held| mem::take(&mut **held));
+    for socket in &mut everything.sockets {
+        socket.threads.forked();
+        if let Some(serving) = &mut socket.serving {
+            serving.forked(process, parent);
         }
-        held.clear();
-    });
+    }
 }
 
 /// Lets a child serve by itself once its parent is gone.
@@ -95,7 +105,7 @@ pub(super) fn take_over(serving: &mut Serving) {
     if let Some(parent) = serving.shared_with
         && kernel::process_and_parent().1 != parent
     {
-        serving.shared_with = None;
+        serving.take_over();
     }
 }
 

@@ -2,15 +2,17 @@
 //!
 //! Invariant: what the ring gives rise to is added to what the C library's own call says at that moment, so other
 //! descriptors are reported as without this library. Where nothing of ours is ready, what was joined is sent before
-//! the call that may wait, and while it waits nothing is taken from the sockets that it watches. If another thread
-//! takes what was there meanwhile, nothing may be ready after all, as with any socket that two threads read.
+//! the call that may wait, and while it waits nothing is taken from the sockets that it watches; what was taken just
+//! before is looked for once more. If another thread takes what was there meanwhile, nothing may be ready after all, as
+//! with any socket that two threads read.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_ulong};
 
 use libc::{fd_set, nfds_t, pollfd, sigset_t, size_t, timespec, timeval};
 
-use super::receive::{Sleeping, has_datagrams};
-use super::{flush_all, real, watch};
+use super::asleep::Asleep;
+use super::receive::has_datagrams;
+use super::{flush_all, kernel, real, watch};
 use crate::table::{self, Entry};
 
 /// poll(2)
@@ -143,8 +145,13 @@ unsafe fn watched<'a>(entries: *mut pollfd, count: nfds_t) -> Option<&'a mut [po
 }
 
 fn poll_ours(entries: &mut [pollfd], waits: bool, own: impl Fn(bool) -> c_int) -> c_int {
-    if !entries.iter().copied().any(is_ready) {
-        return sleep(waits, entries.iter().map(|entry| entry.fd), || own(true));
+    kernel::end_if_cancelled();
+    let ready = || entries.iter().copied().any(is_ready);
+    if !ready() {
+        let descriptors = entries.iter().map(|entry| entry.fd);
+        if let Some(result) = sleep(waits, descriptors, ready, || own(true)) {
+            return result;
+        }
     }
     // A program that watches nothing else needs no system call to be told.
     if let [only] = entries {
@@ -180,19 +187,26 @@ unsafe fn select_ours(
     if asked.len == 0 {
         return own(true);
     }
+    kernel::end_if_cancelled();
     let asked = &asked.numbers[..asked.len];
-    if !asked.iter().any(|fd| has_something(*fd)) {
-        return sleep(waits, asked.iter().copied(), || own(true));
+    let ready = || asked.iter().any(|fd| has_something(*fd));
+    if !ready()
+        && let Some(result) = sleep(waits, asked.iter().copied(), ready, || own(true))
+    {
+        return result;
     }
     let mut ready = own(false);
     if ready < 0 {
         return ready;
     }
     for fd in asked.iter().filter(|fd| has_something(**fd)) {
+        let (place, bit) = place_in_set(*fd);
         // SAFETY: the descriptor was in the set, so the set reaches to it.
-        ready += c_int::from(!unsafe { libc::FD_ISSET(*fd, read) });
+        let word = unsafe { read.cast::<c_ulong>().add(place) };
         // SAFETY: as above.
-        unsafe { libc::FD_SET(*fd, read) };
+        let word = unsafe { &mut *word };
+        ready += c_int::from(*word & bit == 0);
+        *word |= bit;
     }
     ready
 }
@@ -214,8 +228,11 @@ impl Descriptors {
         for fd in 0..count {
             // The table first: it is the cheaper look.
             if table::entry(fd).is_some() && found.len < DESCRIPTORS_MAX {
+                let (place, bit) = place_in_set(fd);
                 // SAFETY: the set has that many descriptors.
-                if unsafe { libc::FD_ISSET(fd, set) } {
+                let word = unsafe { set.cast::<c_ulong>().add(place) };
+                // SAFETY: as above.
+                if unsafe { *word } & bit != 0 {
                     found.numbers[found.len] = fd;
                     found.len += 1;
                 }
@@ -223,6 +240,13 @@ impl Descriptors {
         }
         found
     }
+}
+
+/// Where a descriptor stands in a set: the word, and its bit there. Not `FD_ISSET`: a program's sets may be longer than
+/// an `fd_set`, as the kernel takes them (select(2), "BUGS"), and the crate's stops there.
+fn place_in_set(fd: c_int) -> (usize, c_ulong) {
+    let fd = usize::try_from(fd).unwrap_or(0);
+    (fd / BITS, 1 << (fd % BITS))
 }
 
 /// Whether reading, or waiting, on the descriptor would find a ring with datagrams.
@@ -234,22 +258,21 @@ fn has_something(fd: c_int) -> bool {
     }
 }
 
-/// Lets the program's own call wait: what was joined is sent, and nothing is taken from under it.
-pub(super) fn sleep(
+/// Lets the program's own call wait: what was joined is sent, and nothing is taken from under it. None if something is
+/// ready after all, as another thread took it just before.
+fn sleep(
     waits: bool,
-    descriptors: impl Iterator<Item = c_int> + Clone,
+    descriptors: impl Iterator<Item = c_int>,
+    ready: impl Fn() -> bool,
     own: impl Fn() -> c_int,
-) -> c_int {
+) -> Option<c_int> {
     if !waits {
-        return own();
+        return Some(own());
     }
     flush_all();
-    let sockets = descriptors.clone().filter_map(table::socket);
-    for socket in sockets {
-        let _ = Sleeping::begin(socket);
-    }
-    let result = own();
-    descriptors.filter_map(table::socket).for_each(|socket| Sleeping::of(socket).end());
+    let asleep = Asleep::begin(descriptors);
+    let result = if ready() { None } else { Some(own()) };
+    asleep.end();
     result
 }
 
@@ -266,6 +289,9 @@ fn nfds(count: nfds_t) -> usize {
 
 const READABLE: i16 = libc::POLLIN | libc::POLLRDNORM;
 static AT_ONCE: timespec = timespec { tv_sec: 0, tv_nsec: 0 };
+
+/// Of a word of a set.
+const BITS: usize = c_ulong::BITS as usize;
 
 /// More sockets than these in one set are left to the kernel.
 const DESCRIPTORS_MAX: usize = 64;

@@ -4,16 +4,17 @@
 //! fill it: the bytes that fit, `MSG_TRUNC` where that is not all, the kernel's address, control messages whole or
 //! `MSG_CTRUNC`.
 
-use std::ffi::{c_int, c_uint, c_void};
+use std::ffi::{c_int, c_void};
 use std::ptr;
 
-use libc::{iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
+use libc::{iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
-use super::kernel::KernelSocket;
-use super::{errno, fail, flush, process, real};
+use super::kernel::{self, KernelSocket};
+use super::{errno, fail, process, real};
+use crate::locked::Locked;
 use crate::ring::Datagram;
-use crate::served::{Next, Serving};
-use crate::table::{self, Locked, Socket};
+use crate::served::{Next, Serving, Threads};
+use crate::table::{self, Socket};
 
 /// recv(2)
 ///
@@ -81,58 +82,6 @@ pub(super) unsafe extern "C-unwind" fn recvmsg(
         Some(message) => unsafe { receive(fd, socket, message, flags, own) },
         None => own(),
     }
-}
-
-/// recvmmsg(2): what the ring has comes first; the rest is the C library's call.
-#[unsafe(no_mangle)]
-pub(super) unsafe extern "C-unwind" fn recvmmsg(
-    fd: c_int,
-    messages: *mut mmsghdr,
-    count: c_uint,
-    mut flags: c_int,
-    timeout: *mut timespec,
-) -> c_int {
-    let mut taken = 0;
-    let socket = table::socket(fd);
-    while let Some(socket) = socket.filter(|socket| taken < count && has_datagrams(socket)) {
-        // SAFETY: by contract there are `count` headers.
-        let message = unsafe { messages.add(taken as usize) };
-        // SAFETY: this is one of them.
-        let message = unsafe { &mut *message };
-        let nothing = || fail(libc::EAGAIN);
-        // SAFETY: the header is the program's.
-        let received = unsafe { receive(fd, socket, &mut message.msg_hdr, flags, nothing) };
-        let Ok(received) = c_uint::try_from(received) else { break };
-        message.msg_len = received;
-        taken += 1;
-    }
-    if taken > 0 && flags & libc::MSG_WAITFORONE != 0 {
-        flags |= libc::MSG_DONTWAIT;
-    }
-    // SAFETY: `taken` is at most `count`.
-    let rest = unsafe { messages.add(taken as usize) };
-    // SAFETY: the arguments are the program's; the headers are those that are left.
-    let own = || unsafe { real::recvmmsg(fd, rest, count - taken, flags, timeout) };
-    let more = match socket {
-        None => own(),
-        Some(_) if taken == count && count > 0 => 0,
-        Some(socket) => {
-            let sleeping = Sleeping::begin(socket);
-            let received = own();
-            sleeping.end();
-            for index in 0..usize::try_from(received).unwrap_or(0) {
-                // SAFETY: the kernel has filled so many headers.
-                let message = unsafe { rest.add(index) };
-                // SAFETY: this is one of them.
-                let message = unsafe { &*message };
-                // SAFETY: it has filled what they lead to.
-                unsafe { report(fd, socket, &message.msg_hdr, message.msg_len as usize, flags) };
-            }
-            received
-        }
-    };
-    let taken = c_int::try_from(taken).unwrap_or(c_int::MAX);
-    if more < 0 && taken > 0 { taken } else { taken + more }
 }
 
 /// read(2)
@@ -239,47 +188,45 @@ fn header(vector: *mut iovec) -> msghdr {
 ///
 /// # Safety
 /// The header's pointers are valid for its lengths, or null.
-unsafe fn receive(
+pub(super) unsafe fn receive(
     fd: c_int,
     socket: &'static Locked<Socket>,
     message: &mut msghdr,
     flags: c_int,
     own: impl Fn() -> ssize_t,
 ) -> ssize_t {
+    kernel::end_if_cancelled();
     // Something else than datagrams is asked for; or this is a handler within one of our calls.
     if flags & !SERVED_FLAGS != 0 {
         return own();
     }
     loop {
         let Some(mut guard) = socket.lock() else { return own() };
-        if guard.descriptors.is_empty() {
+        let Socket { descriptors, serving, threads } = &mut *guard;
+        if descriptors.is_empty() {
             drop(guard);
             return own();
         }
-        let Some(serving) = &mut guard.serving else {
-            drop(guard);
-            return own();
-        };
-        process::take_over(serving);
-        match serving.next(&mut KernelSocket(fd)) {
-            Next::Take => {
-                if serving.packets_came {
-                    process::place_reader(serving);
+        if let Some(serving) = serving {
+            process::take_over(serving);
+            match serving.next(*threads, &mut KernelSocket(fd)) {
+                Next::Take => {
+                    if serving.packets_came {
+                        process::place_reader(serving);
+                    }
+                    // SAFETY: the caller's.
+                    return unsafe { take(serving, message, flags) };
                 }
-                // SAFETY: the caller's.
-                return unsafe { take(serving, message, flags) };
+                Next::Fail(errno) => return fail(errno),
+                Next::Wait if flags & libc::MSG_DONTWAIT != 0 => return fail(libc::EAGAIN),
+                Next::Wait | Next::Ask => {}
             }
-            Next::Fail(errno) => return fail(errno),
-            Next::Wait if flags & libc::MSG_DONTWAIT != 0 => return fail(libc::EAGAIN),
-            Next::Wait | Next::Ask => {}
         }
-        serving.sleepers += 1;
+        threads.receiving += 1;
         drop(guard);
         let received = own();
-        Sleeping::of(socket).end();
-        let Ok(bytes) = usize::try_from(received) else { return received };
         // SAFETY: the kernel has filled what the header leads to.
-        if unsafe { report(fd, socket, message, bytes, flags) } {
+        if unsafe { is_back(fd, socket, message, received, flags) } {
             return received;
         }
     }
@@ -299,81 +246,81 @@ unsafe fn take(serving: &mut Serving, message: &mut msghdr, flags: c_int) -> ssi
     received
 }
 
-/// A thread that is in the kernel for a socket. No destructor: a cancelled thread counts for ever, and the socket is no
-/// longer batched.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Sleeping(&'static Locked<Socket>);
-
-impl Sleeping {
-    /// Sends what waits; from now on nobody else takes more from the socket than was asked for.
-    pub(super) fn begin(socket: &'static Locked<Socket>) -> Self {
-        flush(socket);
-        if let Some(mut guard) = socket.lock()
-            && let Some(serving) = &mut guard.serving
-        {
-            serving.sleepers += 1;
-        }
-        Self(socket)
-    }
-
-    /// The one that `begin` began on this socket, to be ended.
-    pub(super) fn of(socket: &'static Locked<Socket>) -> Self {
-        Self(socket)
-    }
-
-    pub(super) fn end(self) {
-        let before = errno();
-        if let Some(mut guard) = self.0.lock()
-            && let Some(serving) = &mut guard.serving
-        {
-            serving.sleepers = serving.sleepers.saturating_sub(1);
-        }
-        fail(before);
-    }
-}
-
 /// Whether the ring has datagrams for the program.
 pub(super) fn has_datagrams(socket: &Locked<Socket>) -> bool {
     let Some(guard) = socket.lock() else { return false };
     guard.serving.as_ref().is_some_and(|serving| !serving.ring.is_empty())
 }
 
-/// Takes note of what the program received by its own call. False if it must ask again.
+/// The thread is back from the kernel with the result of its own call: takes note of what it received, and then no
+/// longer counts it among those that receive. False if the program is not to see that, and must ask again.
 ///
 /// # Safety
-/// What the header leads to was filled with `bytes` bytes, or as many as fit.
-unsafe fn report(
+/// What the header leads to was filled with `received` bytes, or as many as fit.
+unsafe fn is_back(
     fd: c_int,
     socket: &'static Locked<Socket>,
     message: &msghdr,
-    bytes: usize,
+    received: ssize_t,
+    flags: c_int,
+) -> bool {
+    let before = errno();
+    let mut room = [0; PREFIX];
+    // SAFETY: the caller's.
+    let prefix =
+        usize::try_from(received).ok().map(|bytes| unsafe { prefix(message, bytes, &mut room) });
+    let mut for_program = true;
+    // A handler within one of our calls comes not here: it has not got the lock before, either.
+    if let Some(mut guard) = socket.lock() {
+        let Socket { serving, threads, .. } = &mut *guard;
+        if let (Some(serving), Some(prefix)) = (serving, prefix) {
+            for_program = note(fd, serving, *threads, prefix, flags);
+        }
+        threads.receiving = threads.receiving.saturating_sub(1);
+    }
+    fail(before);
+    for_program
+}
+
+/// Takes note of one datagram that the program received by its own call. False if it is not to see it.
+pub(super) fn note(
+    fd: c_int,
+    serving: &mut Serving,
+    threads: Threads,
+    prefix: &[u8],
     flags: c_int,
 ) -> bool {
     if flags & libc::MSG_PEEK != 0 {
-        return true;
+        return serving.peeked_by_program(prefix, &mut KernelSocket(fd));
     }
-    // SAFETY: the caller's.
-    let first = unsafe { vectors(message) }.first();
-    let mut gathered: [u8; PREFIX];
-    let prefix = match first {
-        Some(first) if first.iov_len >= bytes.min(PREFIX) => {
-            // SAFETY: the kernel has filled that much of the first vector.
-            unsafe { std::slice::from_raw_parts(first.iov_base.cast(), bytes.min(first.iov_len)) }
-        }
-        _ => {
-            gathered = [0; PREFIX];
-            // SAFETY: the caller's.
-            let length = unsafe { super::send::gather(message, bytes, &mut gathered) };
-            &gathered[..length]
-        }
-    };
-    let Some(mut guard) = socket.lock() else { return true };
-    let Some(serving) = &mut guard.serving else { return true };
-    let for_program = serving.received_by_program(prefix, &mut KernelSocket(fd));
+    let for_program = serving.received_by_program(prefix, threads, &mut KernelSocket(fd));
     if serving.packets_came {
         process::place_reader(serving);
     }
     for_program
+}
+
+/// The beginning of what a header leads to, as much as tells what it is.
+///
+/// # Safety
+/// It was filled with `bytes` bytes, or as many as fit.
+pub(super) unsafe fn prefix<'a>(
+    message: &'a msghdr,
+    bytes: usize,
+    room: &'a mut [u8; PREFIX],
+) -> &'a [u8] {
+    // SAFETY: the caller's.
+    match unsafe { vectors(message) }.first() {
+        Some(first) if first.iov_len >= bytes.min(PREFIX) && !first.iov_base.is_null() => {
+            // SAFETY: the kernel has filled that much of the first vector.
+            unsafe { std::slice::from_raw_parts(first.iov_base.cast(), bytes.min(first.iov_len)) }
+        }
+        _ => {
+            // SAFETY: the caller's.
+            let length = unsafe { super::send::gather(message, bytes, room) };
+            &room[..length]
+        }
+    }
 }
 
 /// Copies a datagram to where the header leads.
@@ -448,4 +395,4 @@ const SERVED_FLAGS: c_int = libc::MSG_DONTWAIT
     | libc::MSG_CMSG_CLOEXEC;
 
 /// So much of a datagram tells what it is: a packet's id stands in the first attribute.
-const PREFIX: usize = 128;
+pub(super) const PREFIX: usize = 128;

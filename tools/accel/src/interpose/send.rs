@@ -12,9 +12,10 @@ use libc::{iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
 use super::kernel::{self, KernelSocket};
 use super::{fail, flush, process, real, receive};
+use crate::locked::Locked;
 use crate::served::{SentAs, Serving};
 use crate::settings::Settings;
-use crate::table::{self, Locked, Socket};
+use crate::table::{self, Socket};
 
 /// send(2)
 ///
@@ -151,6 +152,7 @@ unsafe fn transmit(
     flags: c_int,
     own: impl Fn() -> ssize_t,
 ) -> ssize_t {
+    kernel::end_if_cancelled();
     let plain_flags = flags & !(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) == 0;
     // SAFETY: the caller's.
     if !plain_flags || message.msg_controllen > 0 || !unsafe { goes_to_kernel(message) } {
@@ -172,7 +174,7 @@ unsafe fn transmit(
         &gathered[..length]
     };
     let Some(mut guard) = socket.lock() else { return own() };
-    let Socket { descriptors, serving } = &mut *guard;
+    let Socket { descriptors, serving, .. } = &mut *guard;
     if descriptors.is_empty() || (serving.is_none() && !begins_to_serve(bytes)) {
         drop(guard);
         return own();
@@ -196,8 +198,8 @@ unsafe fn transmit(
     };
     let pending = serving.has_pending();
     drop(guard);
-    if pending {
-        super::overdue::watch();
+    if pending && !super::overdue::watch() {
+        flush(socket);
     }
     match sent {
         Ok(bytes) => ssize_t::try_from(bytes).unwrap_or(ssize_t::MAX),

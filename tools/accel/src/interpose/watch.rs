@@ -1,17 +1,18 @@
 //! `epoll`: which of our sockets are watched, and events for those whose ring has datagrams.
 //!
 //! Invariant: as for `poll`; what is to be reported, and how often, is `crate::epoll`'s. An event of a one-shot that
-//! came from the ring disarms the kernel's watch, too.
+//! came from the ring disarms the kernel's watch, too; the ring of a socket that is watched so is not filled any more.
 
 use std::ffi::c_int;
 use std::ptr;
 
 use libc::{epoll_event, sigset_t, timespec};
 
-use super::receive::Sleeping;
-use super::{flush_all, process, real};
+use super::asleep::Asleep;
+use super::{flush_all, kernel, process, real};
 use crate::epoll::{RingEvent, Watched, merge, told_by_kernel};
-use crate::table::{self, Entry, Epoll, Locked, Socket};
+use crate::locked::Locked;
+use crate::table::{self, Entry, Epoll, Socket};
 
 /// epoll_ctl(2)
 ///
@@ -43,6 +44,12 @@ fn note(
     socket: &'static Locked<Socket>,
     event: Option<(u32, u64)>,
 ) {
+    if let Some((events, _)) = event
+        && events & libc::EPOLLONESHOT.cast_unsigned() != 0
+        && let Some(mut socket) = socket.lock()
+    {
+        socket.threads.one_shot = true;
+    }
     let known = || match table::entry(epoll) {
         Some(Entry::Epoll(epoll)) => epoll.lock(),
         _ => None,
@@ -141,14 +148,20 @@ unsafe fn wait(
     if events.is_null() {
         return own(count, true);
     }
+    kernel::end_if_cancelled();
     let mut ours = [RingEvent { events: 0, data: 0 }; EVENTS_MAX];
-    let found = take_events(descriptor, epoll, &mut ours[..EVENTS_MAX.min(room)]);
-    if found == 0 {
-        let given = sleep(epoll, waits, || own(count, true));
-        // SAFETY: the kernel has written so many.
-        unsafe { note_told(epoll, events, given) };
-        return given;
-    }
+    let mut take = || take_events(descriptor, epoll, &mut ours[..EVENTS_MAX.min(room)]);
+    let found = match take() {
+        0 => match sleep(descriptor, waits, take, || own(count, true)) {
+            Woken::ByKernel(given) => {
+                // SAFETY: the kernel has written so many.
+                unsafe { note_told(epoll, events, given) };
+                return given;
+            }
+            Woken::ByRing(found) => found,
+        },
+        found => found,
+    };
     // Ours have their place even where the kernel's would fill all of it.
     let left = room - found;
     let given = if left > 0 { usize::try_from(own(clamp(left), false)).unwrap_or(0) } else { 0 };
@@ -244,24 +257,31 @@ fn fills_if_ready(socket: &Locked<Socket>) -> Option<u32> {
     Some(serving.fills)
 }
 
+enum Woken {
+    /// The program's own call has returned this.
+    ByKernel(c_int),
+    /// It was not made: so many events were there after all, as another thread filled a ring just before.
+    ByRing(usize),
+}
+
 /// Lets the program's own call wait.
-fn sleep(epoll: &'static Locked<Epoll>, waits: bool, own: impl Fn() -> c_int) -> c_int {
-    if waits {
-        flush_all();
+fn sleep(
+    descriptor: c_int,
+    waits: bool,
+    take: impl FnOnce() -> usize,
+    own: impl Fn() -> c_int,
+) -> Woken {
+    if !waits {
+        return Woken::ByKernel(own());
     }
-    let mut sockets = [None; EVENTS_MAX];
-    if let Some(guard) = epoll.lock() {
-        for (place, watched) in sockets.iter_mut().zip(&guard.watched) {
-            *place = Some(watched.socket);
-        }
-    }
-    let sockets = sockets.iter().flatten();
-    for socket in sockets.clone() {
-        let _ = Sleeping::begin(socket);
-    }
-    let result = own();
-    sockets.for_each(|socket| Sleeping::of(socket).end());
-    result
+    flush_all();
+    let asleep = Asleep::begin(std::iter::once(descriptor));
+    let woken = match take() {
+        0 => Woken::ByKernel(own()),
+        found => Woken::ByRing(found),
+    };
+    asleep.end();
+    woken
 }
 
 fn clamp(count: usize) -> c_int {

@@ -2,11 +2,12 @@
 //!
 //! Invariant: a verdict that waits alone goes out as the very bytes that the program sent. When the program turns to
 //! another queue of the same socket, what it said of the first is written before. A send that the kernel has no memory
-//! for is tried again; nothing that was joined is thrown away while there is hope.
+//! for is tried again; what was joined is thrown away only when there is no hope, which is counted and told.
 
 use fanq::nfq::{SentVerdict, VerdictMessage};
 
 use super::Port;
+use crate::counts::QueueCounters;
 use crate::queue::ServedQueue;
 
 #[derive(Debug)]
@@ -54,12 +55,13 @@ impl Outgoing {
             self.original[..self.original_length].copy_from_slice(&message[..self.original_length]);
         } else if self.current != at {
             let current = self.current;
-            self.append(queues[current].coalescer.finish(), port);
+            let queue = &mut queues[current];
+            self.append(queue.coalescer.finish(), queue.counters, port);
             self.current = at;
         }
         let queue = &mut queues[at];
         if queue.coalescer.is_full() {
-            self.append(queue.coalescer.take(), port);
+            self.append(queue.coalescer.take(), queue.counters, port);
         }
         queue.coalescer.answer_held(sent.id, Some(sent.verdict));
         queue.counters.verdicts(sent.verdict, 1);
@@ -72,19 +74,27 @@ impl Outgoing {
         queue.counters.send();
         let joined = queue.coalescer.finish();
         if self.pending == 1 {
-            transmit(&self.original[..self.original_length], port);
+            hand_over(&self.original[..self.original_length], queue.counters, port);
         } else {
-            self.append(joined, port);
-            transmit(&self.bytes[..self.length], port);
+            self.append(joined, queue.counters, port);
+            hand_over(&self.bytes[..self.length], queue.counters, port);
         }
         (self.length, self.pending) = (0, 0);
         self.sends = self.sends.wrapping_add(1);
     }
 
+    /// In a child: what was joined is the parent's to send.
+    pub(super) fn clear(&mut self, queues: &mut [ServedQueue]) {
+        if let Some(queue) = queues.get_mut(self.current) {
+            queue.coalescer.finish();
+        }
+        (self.length, self.pending) = (0, 0);
+    }
+
     /// Puts messages behind those that are written, which go out now if there is no room for both in a cheap send.
-    fn append(&mut self, messages: &[u8], port: &mut impl Port) {
+    fn append(&mut self, messages: &[u8], counters: QueueCounters, port: &mut impl Port) {
         if self.length + messages.len() > ROOM {
-            transmit(&self.bytes[..self.length], port);
+            hand_over(&self.bytes[..self.length], counters, port);
             self.length = 0;
         }
         self.bytes[self.length..self.length + messages.len()].copy_from_slice(messages);
@@ -92,19 +102,30 @@ impl Outgoing {
     }
 }
 
-/// Sends, again where the kernel has no memory for the moment.
-pub(super) fn transmit(bytes: &[u8], port: &mut impl Port) {
-    if bytes.is_empty() {
-        return;
+/// Sends what the program believes to be sent: where that fails there is nobody to be told but whoever looks on.
+fn hand_over(bytes: &[u8], counters: QueueCounters, port: &mut impl Port) {
+    if let Err(errno) = transmit(bytes, port) {
+        counters.verdict_error();
+        port.gave_up(errno);
     }
-    for _ in 0..SEND_ATTEMPTS {
+}
+
+/// Sends, again where the kernel has no memory for the moment. An error is the errno.
+pub(super) fn transmit(bytes: &[u8], port: &mut impl Port) -> Result<(), i32> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let mut attempts = 1;
+    loop {
         match port.send(bytes) {
             // No memory for the moment, and nothing of it was read.
-            Err(libc::ENOBUFS | libc::EAGAIN | libc::ENOMEM | libc::EINTR) => {
+            Err(libc::ENOBUFS | libc::EAGAIN | libc::ENOMEM | libc::EINTR)
+                if attempts < SEND_ATTEMPTS =>
+            {
+                attempts += 1;
                 std::thread::yield_now();
             }
-            // Sent, or of no use: the descriptor is not what it was.
-            Ok(()) | Err(_) => return,
+            result => return result,
         }
     }
 }

@@ -6,12 +6,15 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use fanq::nfq::{
-    BindCommand, ConfigFlags, CopyRange, Hook, QueueRequest, VerdictMessage, made_message,
+    self, BindCommand, ConfigFlags, CopyRange, Hook, Message, PacketId, QueueRequest,
+    VerdictMessage, made_message,
 };
 use fanq::{Verdict, VerdictCode};
 use proptest::prelude::*;
 
 use super::*;
+
+mod company;
 
 /// The kernel's side of one socket with two queues.
 #[derive(Default)]
@@ -27,6 +30,8 @@ struct Kernel {
     receives: usize,
     /// Sends to refuse for want of memory.
     refusals: u32,
+    /// Errnos of sends that were given up.
+    given_up: Vec<i32>,
 }
 
 impl Kernel {
@@ -93,12 +98,18 @@ impl Port for Kernel {
     fn drops(&mut self) -> Option<u32> {
         Some(self.drops)
     }
+
+    fn gave_up(&mut self, errno: i32) {
+        self.given_up.push(errno);
+    }
 }
 
 /// A program on that socket, with the library under it.
 struct Program {
     serving: Serving,
     kernel: Kernel,
+    /// Its other threads.
+    threads: Threads,
     /// What it has received and not answered.
     out: Vec<(u16, u32)>,
     given: Vec<(u16, u32, Verdict)>,
@@ -113,19 +124,37 @@ impl Program {
             let command = Some(BindCommand::Bind);
             serving.configured(SentConfig { queue, command, copies_packets: true });
         }
-        Self { serving, kernel, out: Vec::new(), given: Vec::new(), seen: Vec::new() }
+        let (out, given, seen) = (Vec::new(), Vec::new(), Vec::new());
+        Self { serving, kernel, threads: Threads::NONE, out, given, seen }
+    }
+
+    /// One that has given a verdict before.
+    fn serving(batch: usize) -> Self {
+        let mut program = Self::new(batch);
+        program.serving.has_answered = true;
+        program
+    }
+
+    fn next(&mut self) -> Next {
+        self.serving.next(self.threads, &mut self.kernel)
+    }
+
+    /// Takes note of what a thread has received by its own call, from which it is just back.
+    fn is_back(&mut self, datagram: &[u8]) -> bool {
+        let threads = Threads { receiving: self.threads.receiving + 1, ..self.threads };
+        self.serving.received_by_program(datagram, threads, &mut self.kernel)
     }
 
     /// Receives without waiting.
     fn receive(&mut self) -> Option<(u16, u32)> {
-        let datagram = if self.serving.next(&mut self.kernel) == Next::Take {
+        let datagram = if self.next() == Next::Take {
             let datagram = self.serving.ring.front().unwrap().bytes.to_vec();
             self.serving.ring.pop();
             datagram
         } else {
             assert!(!self.serving.has_pending(), "it may block, and verdicts wait");
             let datagram = self.kernel.buffer.pop_front()?;
-            assert!(self.serving.received_by_program(&datagram, &mut self.kernel));
+            assert!(self.is_back(&datagram));
             datagram
         };
         let Ok((Message::Packet(packet), _)) = nfq::decode(&datagram) else { panic!("no packet") };
@@ -188,6 +217,8 @@ enum Step {
     AnswerOldest(Verdict),
     AnswerUpTo(u16, Verdict),
     SomebodySleeps(bool),
+    SomebodyReceives(bool),
+    OneShot(bool),
     Shortage,
 }
 
@@ -213,6 +244,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             6 => answer.prop_map(|(place, verdict, plain)| Step::Answer { place, verdict, plain }),
             1 => (queue(), verdicts()).prop_map(|(queue, verdict)| Step::AnswerUpTo(queue, verdict)),
             1 => any::<bool>().prop_map(Step::SomebodySleeps),
+            1 => any::<bool>().prop_map(Step::SomebodyReceives),
+            1 => prop::bool::weighted(0.2).prop_map(Step::OneShot),
             1 => Just(Step::Shortage),
         ],
         0..500,
@@ -233,7 +266,9 @@ proptest! {
                 Step::Answer { place, verdict, plain } => program.answer(place, verdict, plain),
                 Step::AnswerOldest(verdict) => program.answer(0, verdict, true),
                 Step::AnswerUpTo(queue, verdict) => program.answer_up_to(queue, verdict),
-                Step::SomebodySleeps(sleeps) => program.serving.sleepers = u32::from(sleeps),
+                Step::SomebodySleeps(sleeps) => program.threads.waiting = u32::from(sleeps),
+                Step::SomebodyReceives(receives) => program.threads.receiving = u32::from(receives),
+                Step::OneShot(one_shot) => program.threads.one_shot = one_shot,
                 Step::Shortage => program.kernel.refusals = 3,
             }
         }
@@ -268,18 +303,21 @@ fn a_loop_of_receive_and_accept_takes_two_calls_for_a_batch() {
     while program.receive().is_some() {
         program.answer(0, Verdict::ACCEPT, true);
     }
-    assert_eq!((program.kernel.applied.len(), program.kernel.sends), (640, 10));
-    assert_eq!(program.kernel.receives, 11, "the last found nothing");
+    assert_eq!((program.kernel.applied.len(), program.kernel.sends), (640, 1 + 10));
+    assert_eq!(
+        program.kernel.receives, 11,
+        "the first was the program's own, the last found nothing"
+    );
 }
 
 #[test]
 fn packets_that_come_one_by_one_cost_hardly_more_calls_than_without() {
     let mut program = Program::new(64);
     for _ in 0..80 {
-        assert_ne!(program.serving.next(&mut program.kernel), Next::Take, "nothing is there");
+        assert_ne!(program.next(), Next::Take, "nothing is there");
         program.kernel.arrive(0, false);
         let datagram = program.kernel.buffer.pop_front().unwrap();
-        assert!(program.serving.received_by_program(&datagram, &mut program.kernel));
+        assert!(program.is_back(&datagram));
         program.out.push((0, program.kernel.ids[0]));
         program.answer(0, Verdict::ACCEPT, true);
     }
@@ -304,8 +342,8 @@ fn what_was_lost_does_not_end_the_joining() {
         }
     }
     assert_eq!(program.kernel.applied.len(), 630);
-    // After a receive that found nothing the next one asks for few.
-    assert_eq!(program.kernel.sends, 1 + 9 * 2);
+    // The first packet goes alone; after a receive that found nothing the next one asks for few.
+    assert_eq!(program.kernel.sends, 2 + 9 * 2);
 }
 
 #[test]
@@ -333,6 +371,9 @@ impl Port for Watching {
     }
     fn drops(&mut self) -> Option<u32> {
         None
+    }
+    fn gave_up(&mut self, errno: i32) {
+        panic!("errno {errno}");
     }
 }
 
@@ -369,23 +410,40 @@ fn what_no_queue_of_ours_is_meant_by_goes_as_it_is() {
 
 #[test]
 fn replies_to_our_own_requests_are_hidden_and_others_are_not() {
-    let mut program = Program::new(4);
+    let mut program = Program::serving(4);
     program.serving.expect_own_replies();
-    let reply = |sequence: u32| {
-        let mut bytes = vec![0; 36];
-        bytes[0..4].copy_from_slice(&36_u32.to_ne_bytes());
-        bytes[4..6].copy_from_slice(&2_u16.to_ne_bytes());
-        bytes[16..20].copy_from_slice(&(-95_i32).to_ne_bytes());
-        bytes[24..26].copy_from_slice(&0x0302_u16.to_ne_bytes());
-        bytes[28..32].copy_from_slice(&sequence.to_ne_bytes());
-        bytes
-    };
     program.kernel.buffer.extend([reply(OWN_SEQUENCE), reply(3), reply(OWN_SEQUENCE)]);
-    assert_eq!(program.serving.next(&mut program.kernel), Next::Take);
+    assert_eq!(program.next(), Next::Take);
     assert_eq!(program.serving.ring.front().unwrap().bytes, reply(3));
     program.serving.ring.pop();
     assert!(program.serving.ring.is_empty());
-    assert!(!program.serving.received_by_program(&reply(OWN_SEQUENCE), &mut program.kernel));
+    assert!(!program.is_back(&reply(OWN_SEQUENCE)));
+}
+
+#[test]
+fn a_reply_to_our_own_request_is_not_seen_by_one_that_only_looks() {
+    let mut program = Program::serving(4);
+    let Program { serving, kernel, .. } = &mut program;
+    assert!(serving.peeked_by_program(&reply(OWN_SEQUENCE), kernel), "no request went out");
+    serving.expect_own_replies();
+    kernel.buffer.extend([reply(OWN_SEQUENCE), reply(3)]);
+    assert!(!serving.peeked_by_program(&reply(OWN_SEQUENCE), kernel));
+    assert_eq!((kernel.buffer.len(), serving.ring.is_empty()), (1, true), "it is gone");
+    assert!(serving.peeked_by_program(&reply(3), kernel));
+    // Another thread has taken the reply meanwhile: what is there instead is kept for the program.
+    assert!(!serving.peeked_by_program(&reply(OWN_SEQUENCE), kernel));
+    assert_eq!(serving.ring.front().unwrap().bytes, reply(3));
+}
+
+/// The kernel's refusal of a request with this number.
+fn reply(sequence: u32) -> Vec<u8> {
+    let mut bytes = vec![0; 36];
+    bytes[0..4].copy_from_slice(&36_u32.to_ne_bytes());
+    bytes[4..6].copy_from_slice(&2_u16.to_ne_bytes());
+    bytes[16..20].copy_from_slice(&(-95_i32).to_ne_bytes());
+    bytes[24..26].copy_from_slice(&0x0302_u16.to_ne_bytes());
+    bytes[28..32].copy_from_slice(&sequence.to_ne_bytes());
+    bytes
 }
 
 #[test]
@@ -408,7 +466,7 @@ fn a_queue_that_is_given_up_and_taken_again_begins_anew() {
     while program.receive().is_some() {
         program.answer(0, Verdict::ACCEPT, true);
     }
-    assert_eq!((program.kernel.applied.len(), program.kernel.sends), (3, 1));
+    assert_eq!((program.kernel.applied.len(), program.kernel.sends), (3, 2));
 }
 
 const QUEUES: usize = 2;
