@@ -9,8 +9,8 @@
 # Leaves: the CSV; nothing else, however it ends: all of it lives in namespaces and in a process tree which ends with
 # it.
 # Does not: search for the highest rate (fanq-bench ndr does), or judge delays. Packets that are lost and counted do
-# not fail it. Short runs say little of memory: a page within a minute is already 0.23 MiB an hour. Below some 250 packets
-# a second on each CPU no batch of the warm-up is as deep as batches get, and one that is takes its pages later.
+# not fail it. Short runs say little of memory: a page within a minute is already 0.23 MiB an hour. Below some 250
+# packets a second on each CPU no batch of the warm-up is as deep as batches get, and one that is takes its pages later.
 #
 # Usage: scripts/soak.sh [MINUTES [RATE [OPTION...]]]    as root; by default 30 minutes at 20000 packets a second in
 #   all; the options are those of `fanq run`. Exit status 1 if anything is not held
