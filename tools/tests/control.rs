@@ -194,6 +194,26 @@ fn a_socket_file_is_for_its_user_and_goes_at_the_end() {
 }
 
 #[test]
+fn a_stranger_who_poses_as_a_program_is_not_asked() {
+    let Some(space) = Space::queued() else { return };
+    let pose = "import os, socket, sys
+os.setgroups([])
+os.setuid(65534)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind('\\0fanq-1')
+listener.listen()
+print('ready: listening', file=sys.stderr, flush=True)
+asker = listener.accept()[0]
+asker.settimeout(10)
+print('heard:', asker.recv(1000))";
+    let words = ["timeout", "30", "python3", "-c", pose];
+    let mut stranger = Fanq::new(space.command(&words).spawn().expect("nsenter runs"));
+    stranger.await_ready();
+    control(&space, "--pid 1 get").assert_refused(1, &["belongs to user 65534"], "a stranger");
+    assert_eq!(stranger.end().stdout, "heard: b''\n");
+}
+
+#[test]
 fn strangers_are_refused_and_where_several_run_one_is_named() {
     let Some(space) = Space::queued() else { return };
     let mut first = space.start(&[], "--queues 8 --placement none --log-level verbose");

@@ -17,8 +17,7 @@ fn the_unit_leaves_little() {
         fs::create_dir_all(folder).expect("it can be made");
     }
     fs::copy(env!("CARGO_BIN_EXE_fanq"), bin.join("fanq")).expect("it can be copied");
-    let unit =
-        fs::read_to_string(delivered.join("fanq.service")).expect("the unit is delivered");
+    let unit = fs::read_to_string(delivered.join("fanq.service")).expect("the unit is delivered");
     fs::write(units.join("fanq.service"), unit).expect("it can be written");
     fs::copy(delivered.join("fanq.service.d/hardening.conf"), drop_in.join("hardening.conf"))
         .expect("the drop-in is delivered");

@@ -57,12 +57,13 @@ pub(crate) fn measure(session: &mut Session, question: CpuQuestion) -> anyhow::R
         let Some(us_per_packet) = estimate(&costs, SEED) else { continue };
         let is_first = target.name == targets[0].name;
         let ratio = || ratio_to(&own.trials, &measured[0].trials);
+        let calls = |figure: Option<f64>| figure.filter(|_| target.makes_the_calls_it_counts());
         let finding = CpuFinding {
             target: target.name.clone(),
             us_per_packet,
             ratio_to_first: if is_first { None } else { ratio() },
-            system_calls_per_packet: own.figure(calls_by_account, system_calls_per_packet),
-            packets_per_receive: own.figure(receives_by_account, packets_per_receive),
+            system_calls_per_packet: calls(own.figure(calls_by_account, system_calls_per_packet)),
+            packets_per_receive: calls(own.figure(receives_by_account, packets_per_receive)),
             lost_share: median_of(&own.trials, |t| Some(t.account.lost_share())).unwrap_or(0.0),
         };
         session.document.findings.cpu.push(finding);

@@ -191,6 +191,11 @@ impl Target {
         self.option("--bypass-mark")
     }
 
+    /// Whether the calls that it counts reach the kernel as such: those of an accelerated program end in the library.
+    pub(crate) fn makes_the_calls_it_counts(&self) -> bool {
+        !matches!(self.kind, Kind::Accelerated(_))
+    }
+
     /// Whether its options have it drop the packets that are too many.
     pub(crate) fn drops_what_it_sheds(&self) -> bool {
         self.option("--on-overload") == Some("drop")
@@ -239,7 +244,9 @@ mod tests {
                 .into_iter()
                 .chain(["accel:libnetfilter_queue", "accel:exec:my-ips -q {queues}"])
         {
-            assert_eq!(name.parse::<Target>().unwrap().name, name);
+            let target: Target = name.parse().unwrap();
+            assert_eq!(target.name, name);
+            assert_eq!(target.makes_the_calls_it_counts(), !name.starts_with("accel:"), "{name}");
         }
         for name in [
             "",

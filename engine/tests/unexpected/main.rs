@@ -1,7 +1,7 @@
 //! Goal: packets that no one expects pass through inspectors that rewrite all they can, and through the examples,
 //! without a panic, and each gets its verdict. Method: `packets.py` sends some 3,400 of them into a pair of interfaces;
-//! a rule at PREROUTING queues them, where the kernel has looked at nothing but the IP header. Counts before, in and
-//! behind the queue must agree.
+//! a rule at PREROUTING queues them, where the kernel has looked at nothing but the IP header. Counts before and in the
+//! queue must agree; behind it may be fewer, as the kernel drops what is malformed.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
