@@ -260,6 +260,10 @@ fn who_is_still_inside_is_named_and_ended_only_by_force() {
             if kill_holder {
                 let holder = space.status()["labs"][0]["holder"].clone();
                 assert_eq!(space.shell(&format!("kill -KILL {holder}")).code, 0);
+                wait_until("the holder's end", || {
+                    let Done { out, err, .. } = space.lab("status");
+                    out.contains("is gone") || err.contains("is gone")
+                });
                 assert_done(&space.lab("status"), 0, &["is gone, but processes", "sleep 77"]);
                 assert_done(&space.lab("up"), 1, &["sleep 77"]);
             }
