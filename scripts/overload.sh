@@ -18,6 +18,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bin_dir=${FANQ_BIN_DIR:-${CARGO_TARGET_DIR:-target}/release}
 seconds_max=600
+packets_max=16777216
 
 main() {
     if [[ ${1:-} == --inside ]]; then
@@ -46,6 +47,9 @@ inside() { # SCRATCH SECONDS RATE
         "$bin_dir/fanq-bench" ndr "${lab[@]}" --trials 60 --out "$scratch/ndr.json" >&2
         rate=$(loss_free)
     fi
+    ((2 * rate * seconds / senders <= packets_max)) ||
+        fail "fanq-bench follows $packets_max packets of a sender, and $seconds s at $((2 * rate)) a second are more; \
+take $((packets_max * senders / (2 * rate))) seconds"
     load 100 "$rate"
     python3 scripts/overload_samples.py fanq $((seconds + 60)) >"$scratch/samples" &
     local sampler=$!
