@@ -7,13 +7,13 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 
+use super::cpus;
 use super::inside::Lab;
-use super::plan::{self, Link, Place};
+use super::plan::{self, Place};
 use super::programs::{program, run, run_line};
 use super::shape::{Offloads, Shape};
-use crate::result::Topology;
 
 /// Where the lab's own mount namespace keeps what the lab is.
 const SHAPE_FILE: &str = "/run/fanq-lab.json";
@@ -45,9 +45,7 @@ pub(crate) fn build(shape: &Shape) -> anyhow::Result<Lab> {
             offloads_off(link.other_place, &link.other_device())?;
         }
     }
-    if shape.topology == Topology::Split {
-        steer(shape, &links)?;
-    }
+    cpus::hand_over(shape, &links)?;
     let text = serde_json::to_string(shape)?;
     fs::write(SHAPE_FILE, text).with_context(|| format!("writing {SHAPE_FILE}"))?;
     Lab::assemble(shape.clone())
@@ -103,51 +101,6 @@ fn offloads_off(place: Place, device: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Hands what arrives over a pair, from either side, to the pair's queue CPU.
-fn steer(shape: &Shape, links: &[Link]) -> anyhow::Result<()> {
-    // A sysfs shows the devices of the namespace in which it was mounted.
-    fs::create_dir(SYSFS).with_context(|| format!("creating {SYSFS}"))?;
-    run_line(&format!("mount -t sysfs sysfs {SYSFS}"))?;
-    for link in links {
-        let cpu = shape.queue_cpus.get(usize::from(link.number)).context("a pair without CPU")?;
-        let device = link.engine_device();
-        let file = format!("{SYSFS}/class/net/{device}/queues/rx-0/rps_cpus");
-        let mask = cpu_mask(*cpu);
-        if let Err(error) = fs::write(&file, &mask) {
-            let why = match error.raw_os_error() {
-                Some(libc::EPERM | libc::EACCES) => {
-                    "only root of the machine may, no user namespace helps"
-                }
-                Some(libc::EINVAL) => "the CPU may be isolated from the kernel's own work",
-                Some(libc::ENOENT) => "the kernel lacks CONFIG_RPS",
-                _ => "see above",
-            };
-            bail!(
-                "--topology split: cannot steer packets of {device} to CPU {cpu} by rps_cpus: \
-                 {error} ({why}); take --topology shared"
-            );
-        }
-        let set = fs::read_to_string(&file).with_context(|| file.clone())?;
-        ensure!(same_mask(&set, &mask), "rps_cpus of {device} is {set} after writing {mask}");
-    }
-    run_line(&format!("umount {SYSFS}"))?;
-    fs::remove_dir(SYSFS).with_context(|| format!("removing {SYSFS}"))
-}
-
-/// One CPU, as groups of 32 bits in hexadecimal, the highest first (`lib/bitmap.c: bitmap_parse`).
-fn cpu_mask(cpu: u16) -> String {
-    let zeros = ",00000000".repeat(usize::from(cpu / 32));
-    format!("{:x}{zeros}", 1_u32 << (cpu % 32))
-}
-
-/// The kernel writes leading zeros, for all CPUs that there could be.
-fn same_mask(one: &str, other: &str) -> bool {
-    let digits = |text: &str| text.trim().replace(',', "").trim_start_matches('0').to_owned();
-    digits(one) == digits(other)
-}
-
-const SYSFS: &str = "/run/fanq-lab-sysfs";
-
 /// Beginnings of ethtool's lines.
 const OFFLOADS: [&str; 5] = [
     "rx-checksumming",
@@ -156,18 +109,3 @@ const OFFLOADS: [&str; 5] = [
     "generic-segmentation-offload",
     "generic-receive-offload",
 ];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mask_names_one_cpu_in_the_kernels_own_groups() {
-        assert_eq!(cpu_mask(0), "1");
-        assert_eq!(cpu_mask(31), "80000000");
-        assert_eq!(cpu_mask(32), "1,00000000");
-        assert_eq!(cpu_mask(70), "40,00000000,00000000");
-        assert!(same_mask("00000000,00000001,00000000\n", &cpu_mask(32)));
-        assert!(!same_mask("00000000,00000002\n", &cpu_mask(32)));
-    }
-}

@@ -4,6 +4,16 @@
 //! namespace with the first, so what it started, and a private lab with it, is gone when it ends of whatever cause.
 //! In between stands `unshare --kill-child`, which ends it when the process outside ends.
 //!
+//! ```text
+//! fanq-bench ndr                 waits
+//!   fanq-bench ndr               a private lab: in namespaces for network and files; builds it, and becomes
+//!   unshare --kill-child
+//!     fanq-bench ndr             in a process namespace, too: measures
+//! ```
+//!
+//! A lab is built before that last step, as it may have to do with the kernel's threads, which no process namespace
+//! but the machine's own shows.
+//!
 //! Invariant: the process outside does nothing but wait, pass signals on and hand the exit status through.
 
 use std::ffi::OsString;
@@ -41,6 +51,9 @@ pub(crate) struct LabOptions {
     /// Already inside; the value is where it was started
     #[arg(long, hide = true, value_name = "NAMESPACES")]
     pub(crate) inside: Option<String>,
+    /// The private lab is built
+    #[arg(long, hide = true, requires = "inside")]
+    pub(crate) built: bool,
 }
 
 /// On which side of the lab's door this process is.
@@ -59,12 +72,24 @@ pub(crate) fn enter(options: &LabOptions) -> anyhow::Result<Entered> {
         return run_inside(options).map(Entered::Outside);
     };
     ensure_in_other_namespaces(outside)?;
-    let lab = match &options.lab {
-        Some(_) => build::find()?,
-        None => build::build(&Shape::on_this_machine(&options.shape)?)?,
-    };
+    if options.lab.is_none() && !options.built {
+        build::build(&Shape::on_this_machine(&options.shape)?)?;
+        return Err(go_on_in_a_process_namespace()?);
+    }
+    let lab = build::find()?;
     lab.end_on_signal()?;
     Ok(Entered::Inside(lab))
+}
+
+/// Becomes `unshare`, which runs this command line once more; returns only why it could not.
+fn go_on_in_a_process_namespace() -> anyhow::Result<anyhow::Error> {
+    let mut words: Vec<OsString> = vec!["unshare".into()];
+    words.extend(END_TOGETHER.map(Into::into));
+    words.push("--".into());
+    words.extend(own_words(&["--built".into()])?);
+    let mut unshare = command(&words)?;
+    let error = unshare.exec();
+    Ok(cannot_start(&unshare, &error))
 }
 
 /// Enters namespaces of its own with nothing in them, for a command that builds there what it needs. `inside` is the
@@ -72,7 +97,7 @@ pub(crate) fn enter(options: &LabOptions) -> anyhow::Result<Entered> {
 /// said of [`enter`] holds here, too.
 pub(crate) fn enter_empty(inside: Option<&str>) -> anyhow::Result<Option<ExitCode>> {
     let Some(outside) = inside else {
-        return run_words(private_words()?, None).map(Some);
+        return run_words(unshare_words(&[&PRIVATE[..], &END_TOGETHER].concat())?, None).map(Some);
     };
     ensure_in_other_namespaces(outside)?;
     end_on_signal(&Arc::new(AtomicBool::new(true)))?;
@@ -82,10 +107,8 @@ pub(crate) fn enter_empty(inside: Option<&str>) -> anyhow::Result<Option<ExitCod
 /// What ends all processes of a process namespace with the one that started it.
 const END_TOGETHER: [&str; 4] = ["--pid", "--mount-proc", "--fork", "--kill-child"];
 
-/// Words that lead into namespaces that are gone with their first process.
-fn private_words() -> anyhow::Result<Vec<OsString>> {
-    unshare_words(&[&["--net", "--mount"], &END_TOGETHER[..]].concat())
-}
+/// The namespaces that a lab is in.
+const PRIVATE: [&str; 2] = ["--net", "--mount"];
 
 /// Runs this command line again inside.
 fn run_inside(options: &LabOptions) -> anyhow::Result<ExitCode> {
@@ -104,7 +127,7 @@ fn run_inside(options: &LabOptions) -> anyhow::Result<ExitCode> {
     } else {
         // Settled once more inside; here only for an early error.
         Shape::on_this_machine(&options.shape)?;
-        words.extend(private_words()?);
+        words.extend(unshare_words(&PRIVATE)?);
     }
     run_words(words, mark)
 }
@@ -113,7 +136,7 @@ fn run_inside(options: &LabOptions) -> anyhow::Result<ExitCode> {
 fn run_words(way: Vec<OsString>, mark: Option<String>) -> anyhow::Result<ExitCode> {
     let mut words: Vec<OsString> = ["setpriv", "--pdeathsig", "KILL", "--"].map(Into::into).into();
     words.extend(way);
-    words.extend(own_words(&own_namespaces()?)?);
+    words.extend(own_words(&["--inside".into(), own_namespaces()?.into()])?);
     let mut command = command(&words)?;
     // Of its own process group, it hears of a signal once, from here, and not from the terminal too.
     command.env("PATH", search_path()).process_group(0);
@@ -126,13 +149,13 @@ fn run_words(way: Vec<OsString>, mark: Option<String>) -> anyhow::Result<ExitCod
     Ok(exit_code(status))
 }
 
-/// This program and its arguments, with the hidden option behind the subcommand.
-fn own_words(outside: &str) -> anyhow::Result<Vec<OsString>> {
+/// This program and its arguments, with a hidden option behind the subcommand.
+fn own_words(hidden: &[OsString]) -> anyhow::Result<Vec<OsString>> {
     let mut words = vec![std::env::current_exe().context("finding this program")?.into()];
     let mut arguments = std::env::args_os().skip(1).peekable();
     let depth = if arguments.peek().is_some_and(|word| word == "lab") { 2 } else { 1 };
     words.extend(arguments.by_ref().take(depth));
-    words.extend(["--inside".into(), outside.into()]);
+    words.extend(hidden.iter().cloned());
     words.extend(arguments);
     Ok(words)
 }
@@ -142,13 +165,13 @@ pub(crate) fn typed_line() -> String {
     typed(std::env::args())
 }
 
-/// The hidden option and its value go, and of each word all before the last slash.
+/// The hidden options and their value go, and of each word all before the last slash.
 fn typed(mut words: impl Iterator<Item = String>) -> String {
     let mut typed = Vec::new();
     while let Some(word) = words.next() {
         if word == "--inside" {
             words.next();
-        } else if !word.starts_with("--inside=") {
+        } else if !word.starts_with("--inside=") && word != "--built" {
             typed.push(word.rsplit('/').next().unwrap_or_default().to_owned());
         }
     }
@@ -190,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_record_has_the_line_as_typed_without_folders() {
-        let line = "/opt/fanq-bench versus --inside net:[1],mnt:[2] --reference /x/limit --inside=a --size 9";
+        let line = "/opt/fanq-bench versus --built --inside net:[1],mnt:[2] --reference /x/limit --inside=a --size 9";
         let words = line.split(' ').map(str::to_owned);
         assert_eq!(typed(words), "fanq-bench versus --reference limit --size 9");
     }

@@ -81,6 +81,12 @@ impl Lab {
         place.visit(work)
     }
 
+    /// That namespace, for a thread that enters it by itself.
+    pub(crate) fn namespace(&self, place: Place) -> anyhow::Result<File> {
+        self.ensure_has(place)?;
+        place.open()
+    }
+
     /// A command that runs the words in that namespace. It ends with this process at the latest, and so does all
     /// that it starts.
     pub(crate) fn command(
@@ -180,10 +186,14 @@ impl Place {
         }
     }
 
+    fn open(self) -> anyhow::Result<File> {
+        let path = self.file();
+        File::open(&path).with_context(|| format!("opening {path}"))
+    }
+
     /// Does the work on a new thread in the namespace.
     pub(super) fn visit<T: Send>(self, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
-        let path = self.file();
-        let file = File::open(&path).with_context(|| format!("opening {path}"))?;
+        let file = self.open()?;
         std::thread::scope(|scope| {
             let visit = scope.spawn(move || {
                 move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))

@@ -9,6 +9,7 @@
 //! the next command clears away. Which rules lead to which queues is not the lab's business.
 
 mod build;
+mod cpus;
 mod enter;
 mod holder;
 mod inside;
@@ -27,7 +28,7 @@ use clap::{Args, Subcommand};
 
 pub(crate) use enter::{Entered, LabOptions, enter, enter_empty, typed_line};
 pub(crate) use inside::Lab;
-pub(crate) use plan::Place;
+pub(crate) use plan::{Pair, Place};
 pub(crate) use programs::run_line;
 use shape::{LabName, Shape, ShapeOptions};
 

@@ -19,7 +19,7 @@ pub(crate) struct ShapeOptions {
     /// Where packets are taken
     #[arg(long, value_enum, default_value_t = Hook::Forward)]
     pub(crate) hook: Hook,
-    /// Whether load and workers share CPUs; split needs root
+    /// Which CPUs make the load and which fill and serve the queues; split and threaded need root
     #[arg(long, value_enum, default_value_t = Topology::Shared)]
     pub(crate) topology: Topology,
     /// Pairs of devices [default: one for each CPU that makes load]
@@ -62,11 +62,17 @@ impl Shape {
         let cpus: Vec<u16> = allowed.iter().map(|cpu| cpu.0).collect();
         let (load, queue) = match options.topology {
             Topology::Shared => (&cpus[..], &cpus[..]),
-            Topology::Split => {
+            Topology::Split | Topology::Threaded => {
                 ensure!(
                     cpus.len() >= 2,
-                    "--topology split needs two CPUs, and this process may use only {allowed}; \
-                     allow it more (taskset, cpuset), or take --topology shared"
+                    "--topology {} needs two CPUs, and this process may use only {allowed}; \
+                     allow it more (taskset, cpuset), or take --topology shared",
+                    options.topology
+                );
+                ensure!(
+                    options.topology == Topology::Split || options.offloads == Offloads::On,
+                    "--topology threaded needs --offloads on: without GRO a veth device has nothing that a thread \
+                     could do"
                 );
                 cpus.split_at(cpus.len() / 2)
             }
@@ -93,13 +99,13 @@ impl Shape {
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hook = if self.hook == Hook::Forward { "forward" } else { "input" };
-        let topology = if self.topology == Topology::Shared { "shared" } else { "split" };
         let offloads = if self.offloads == Offloads::On { "on" } else { "off" };
         let list = |cpus: &[u16]| cpus.iter().copied().map(fanq::CpuId).collect::<CpuList>();
         write!(
             f,
-            "hook {hook}, topology {topology}, pairs {}, offloads {offloads}, load from CPUs {}, \
+            "hook {hook}, topology {}, pairs {}, offloads {offloads}, load from CPUs {}, \
              queues on CPUs {}",
+            self.topology,
             self.pairs,
             list(&self.load_cpus),
             list(&self.queue_cpus)

@@ -9,6 +9,7 @@
 //!   sent_at[index] = now
 //!   write headers, destination, lengths, checksum, stamp; cut to the slot's size
 //!   pass                                              into the stack, as if the interface had received it
+//!   or redirect                                       to the other end of the wire, whose driver takes it up
 //! ```
 //!
 //! The headers are written anew each time: a frame's page comes back to the pool as the stack left it, and a router
@@ -17,13 +18,15 @@
 //! Invariant: one run makes at most `total` packets, each at its time or later, never earlier; when was it
 //! really, is logged for each. The sender's CPU is busy all the time: looking at the clock is its way of waiting.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use fanq::{CpuId, Timestamp};
-use rustix::thread::Pid;
+use rustix::thread::{LinkNameSpaceType, Pid, move_into_link_name_space};
 
 use super::SentLog;
 use super::frame::{Offsets, Template};
@@ -33,11 +36,28 @@ use crate::sys::{
     self, Assembler, Instruction, Program, ProgramKind, Register, SharedBytes, When, Width,
 };
 
+/// Where frames come into the stack.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    /// By this interface, on the sender's CPU.
+    Receive(u32),
+    /// Over the wire: out of this interface of that namespace, and in where the driver of the other end takes it up.
+    Wire { interface: u32, namespace: File },
+}
+
+impl Entry {
+    fn interface(&self) -> u32 {
+        match self {
+            Self::Receive(interface) | Self::Wire { interface, .. } => *interface,
+        }
+    }
+}
+
 /// One CPU's load, ready to run.
 #[derive(Debug)]
 pub(crate) struct XdpSender {
     cpu: CpuId,
-    interface: u32,
+    entry: Entry,
     template: Template,
     schedule: Arc<Schedule>,
     total: u64,
@@ -48,10 +68,10 @@ pub(crate) struct XdpSender {
 }
 
 impl XdpSender {
-    /// Loads the program for `total` packets of this schedule, which will seem to come in by the interface.
+    /// Loads the program for `total` packets of this schedule.
     pub(crate) fn new(
         cpu: CpuId,
-        interface: u32,
+        entry: Entry,
         template: Template,
         schedule: Arc<Schedule>,
         total: u64,
@@ -80,27 +100,21 @@ impl XdpSender {
             sent_at_mask: i32::try_from(log_slots - 1)?,
             offsets: template.offsets(),
             paced: schedule.is_paced(),
+            redirect_to: match entry {
+                Entry::Receive(_) => None,
+                Entry::Wire { interface, .. } => Some(i32::try_from(interface)?),
+            },
             cuts: schedule
                 .slots()
                 .iter()
                 .any(|slot| usize::from(slot.frame_bytes) != template.bytes().len()),
         };
         let program = Program::load(ProgramKind::Xdp, &text.assemble())?;
-        Ok(Self {
-            cpu,
-            interface,
-            template,
-            schedule,
-            total,
-            program,
-            state,
-            sent_at,
-            alone: false,
-        })
+        Ok(Self { cpu, entry, template, schedule, total, program, state, sent_at, alone: false })
     }
 
-    /// Sends. Runs on a thread of its own in the receiving namespace, which it pins; returns when all are sent, or
-    /// when [`SenderHandle::end`] is called.
+    /// Sends. Runs on a thread of its own in the receiving namespace, which it pins, and takes to the namespace of a
+    /// wire; returns when all are sent, or when [`SenderHandle::end`] is called.
     pub(crate) fn run(&self, handle: &SenderHandle) -> anyhow::Result<SentLog> {
         if !fanq::pin_to(self.cpu) {
             bail!("cannot pin a sender to CPU {}: it is offline or outside the cpuset", self.cpu);
@@ -109,12 +123,16 @@ impl XdpSender {
             // Without the right to it, the sender has to share its CPU with what else runs there.
             let _ = rustix::process::nice(NICENESS);
         }
+        if let Entry::Wire { namespace, .. } = &self.entry {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .context("entering the namespace that the load comes from")?;
+        }
         handle.announce();
         let mut state = [0; STATE_BYTES];
         state[16..24].copy_from_slice(&self.total.to_ne_bytes());
         self.state.write(&state)?;
         let repeat = if self.schedule.is_paced() { u32::MAX } else { u32::try_from(self.total)? };
-        let ran = self.program.run_live(self.template.bytes(), self.interface, repeat);
+        let ran = self.program.run_live(self.template.bytes(), self.entry.interface(), repeat);
         handle.withdraw();
         ran.context("running the load's BPF program")?;
         let State { start, sent, .. } = self.state()?;
@@ -237,6 +255,7 @@ struct ProgramText {
     sent_at_mask: i32,
     offsets: Offsets,
     paced: bool,
+    redirect_to: Option<i32>,
     cuts: bool,
 }
 
@@ -296,7 +315,14 @@ impl ProgramText {
         program.store(Double, R9, STATE_SENT, R2);
 
         self.write_packet(&mut program);
-        program.give_back(sys::XDP_PASS);
+        if let Some(interface) = self.redirect_to {
+            program.set(R1, interface);
+            program.set(R2, 0);
+            program.call(sys::REDIRECT);
+            program.give_back_result();
+        } else {
+            program.give_back(sys::XDP_PASS);
+        }
         program.place(nothing_due);
         program.give_back(sys::XDP_DROP);
         program.finish()

@@ -4,6 +4,7 @@
 //! user of the machine.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use clap::ValueEnum;
 use schemars::JsonSchema;
@@ -72,6 +73,18 @@ pub(crate) enum Topology {
     Shared,
     /// The load runs on one half of the CPUs; receive packet steering hands it to the others, whose queues fill.
     Split,
+    /// As split, but handed over to a thread of the kernel, which shares the queue's CPU with the worker.
+    Threaded,
+}
+
+impl fmt::Display for Topology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Shared => "shared",
+            Self::Split => "split",
+            Self::Threaded => "threaded",
+        })
+    }
 }
 
 /// The lab.

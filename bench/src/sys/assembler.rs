@@ -172,6 +172,11 @@ impl Assembler {
     /// Returns `value`.
     pub(crate) fn give_back(&mut self, value: i32) {
         self.set(Register::R0, value);
+        self.give_back_result();
+    }
+
+    /// Returns what the last call returned.
+    pub(crate) fn give_back_result(&mut self) {
         self.emit(JUMP | EXIT, Register::R0, Register::R0, 0, 0);
     }
 

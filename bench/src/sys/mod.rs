@@ -10,8 +10,8 @@ mod socket;
 pub(crate) use assembler::Instruction;
 pub(crate) use assembler::{Assembler, Register, When, Width};
 pub(crate) use bpf::{
-    KTIME_GET_NS, Program, ProgramKind, SKB_LOAD_BYTES, SharedBytes, XDP_ADJUST_TAIL, XDP_DROP,
-    XDP_PASS,
+    KTIME_GET_NS, Program, ProgramKind, REDIRECT, SKB_LOAD_BYTES, SharedBytes, XDP_ADJUST_TAIL,
+    XDP_DROP, XDP_PASS,
 };
 pub(crate) use packet::FrameSocket;
 pub(crate) use socket::{INTERRUPTION, SendBatch, accept_no_checksum, interrupt};

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 use fanq::{CpuId, KernelTable};
 
-use crate::lab::{Lab, Place};
+use crate::lab::{Lab, Pair, Place};
 use crate::load::Sender;
 use crate::load::capture::Capture;
 use crate::load::fragments::FragmentSender;
@@ -29,7 +29,7 @@ use crate::load::frame::{Path, Template};
 use crate::load::replay::{Pace, Score};
 use crate::load::schedule::{Pattern, Schedule};
 use crate::load::udp::UdpSender;
-use crate::load::xdp::{PACKETS_MAX, XdpSender};
+use crate::load::xdp::{Entry, PACKETS_MAX, XdpSender};
 use crate::result::{Account, CpuUse, Family, LoadKind, LoadSetting, Topology, Trial};
 use crate::target::account::{self, OwnAccount};
 use crate::target::{Running, Service, Target};
@@ -191,6 +191,18 @@ impl Bench {
         !self.lab.user_namespace
     }
 
+    /// Where the frames of a pair come in that are made in the kernel: over the wire if a thread takes them up there.
+    fn entry(&self, pair: &Pair) -> anyhow::Result<Entry> {
+        if self.lab.shape.topology != Topology::Threaded {
+            return Ok(Entry::Receive(pair.engine_index));
+        }
+        let device = format!("client{}", pair.number);
+        Ok(Entry::Wire {
+            interface: self.lab.in_namespace(Place::Client, || interface_index(&device))??,
+            namespace: self.lab.namespace(Place::Client)?,
+        })
+    }
+
     /// One sender on each CPU that makes load.
     fn senders(&self, request: &Request<'_>, port: u16) -> anyhow::Result<Vec<Sender>> {
         let count = u32::try_from(self.lab.pairs.len())?;
@@ -209,7 +221,7 @@ impl Bench {
         );
         let shape = &self.lab.shape;
         let cpus = if request.on_queue_cpus { &shape.queue_cpus } else { &shape.load_cpus };
-        let alone = shape.topology == Topology::Split && !request.on_queue_cpus;
+        let alone = shape.topology != Topology::Shared && !request.on_queue_cpus;
         let pairs = self.lab.pairs.iter().zip(cpus);
         pairs
             .zip(0_u16..)
@@ -230,8 +242,8 @@ impl Bench {
                 let cpu = CpuId(*cpu);
                 match self.load.kind {
                     LoadKind::Xdp => {
-                        let interface = pair.engine_index;
-                        let sender = XdpSender::new(cpu, interface, template, schedule, packets)?;
+                        let entry = self.entry(pair)?;
+                        let sender = XdpSender::new(cpu, entry, template, schedule, packets)?;
                         Ok(Sender::Xdp(if alone { sender.alone() } else { sender }))
                     }
                     LoadKind::Pcap => bail!("a capture is not made up"),

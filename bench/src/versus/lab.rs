@@ -11,7 +11,7 @@ use fanq::{CpuId, KernelTable};
 
 use crate::load::frame::{Path, Template};
 use crate::load::schedule::{Pattern, Schedule};
-use crate::load::xdp::XdpSender;
+use crate::load::xdp::{Entry, XdpSender};
 use crate::load::{self, Sender};
 use crate::result::{Arrivals, FlowChoice, FrameSize};
 
@@ -81,8 +81,14 @@ impl Lab {
         let sender = |cpu| {
             let template = Template::new(self.path, pattern.frame, cpu, cpu)?;
             let schedule = Arc::clone(&schedule);
-            XdpSender::new(CpuId(cpu), self.interface, template, schedule, packets.into())
-                .map(Sender::Xdp)
+            XdpSender::new(
+                CpuId(cpu),
+                Entry::Receive(self.interface),
+                template,
+                schedule,
+                packets.into(),
+            )
+            .map(Sender::Xdp)
         };
         let senders: Vec<_> = (0..self.queues).map(sender).collect::<anyhow::Result<_>>()?;
         load::send(&senders).map(drop)
