@@ -4,13 +4,12 @@
 //! of all threads of all its processes (`/proc/PID/task/TID/schedstat`, nanoseconds on a CPU), between two looks;
 //! what a process used that ended in between is missing, so targets are measured while they run.
 //!
-//! A program that leaves the group (setsid) ends with the lab, whose process namespace it cannot leave. Until then it
+//! A program that leaves the group (setsid, once more) ends with the lab, whose process namespace it cannot leave. Until then it
 //! may hold the target's pipes, so nothing here waits for their end for ever, and of what comes by them only the last
 //! part is kept.
 
 use std::ffi::OsString;
 use std::io::Read;
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,15 +42,15 @@ impl Running {
         queues: QueueRange,
         table: &KernelTable,
     ) -> anyhow::Result<Self> {
-        let (program, arguments) = command.split_first().context("an empty command")?;
-        let mut child = Command::new(program)
-            .args(arguments)
+        ensure!(!command.is_empty(), "an empty command");
+        // A session of its own, as a service has: in its starter's the scheduler would weigh it together with the load.
+        let mut child = Command::new("setsid")
+            .args(command)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .process_group(0)
             .spawn()
-            .with_context(|| format!("starting target {name}: {}", program.display()))?;
+            .with_context(|| format!("starting target {name} by setsid (package util-linux)"))?;
         let stdout = child.stdout.take().map(Said::collect);
         let stderr = child.stderr.take().map(Said::collect);
         let mut running = Self { name: name.to_owned(), child, stdout, stderr };
@@ -243,6 +242,8 @@ const TAIL_BYTES_MAX: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt;
+
     use super::*;
 
     #[test]
