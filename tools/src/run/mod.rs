@@ -12,6 +12,7 @@ mod options;
 mod passed_unseen;
 mod reading;
 mod send_back;
+mod session;
 mod start;
 mod succession;
 pub(crate) mod summary;
@@ -38,6 +39,8 @@ use watch::{End, Orders, Watch};
 /// Runs the engine until SIGINT or SIGTERM, or until another process serves the queues.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let options = RunOptions::resolve(args)?;
+    // Before another user is become, who may not do this.
+    session::take_priority(options.engine.nice, options.engine.queues.count());
     confine::begin(&options.wanted)?;
     let with_rules = matches!(options.policy, PolicyChoice::Rules(_));
     // Taken from here on: a signal that comes before the engine runs is carried out once it does.
