@@ -57,6 +57,15 @@ impl Inspector for DropAll {
     }
 }
 
+/// The next program in a row, which lets only IPv4 packets of one TTL through.
+struct OnlyTtl(u8);
+
+impl Inspector for OnlyTtl {
+    fn inspect(&mut self, packet: &mut Packet<'_>) -> Verdict {
+        if packet.payload().get(8) == Some(&self.0) { Verdict::ACCEPT } else { Verdict::DROP }
+    }
+}
+
 /// Ids that a queue has given so far: how many packets it took.
 fn queued(queue: u16) -> u32 {
     KernelTable::open().unwrap().row(queue).unwrap().unwrap().id_sequence
@@ -108,6 +117,28 @@ fn rewrite_dns() {
     sender.send_to(b"no dns", ("127.0.0.1", lab.port())).unwrap();
     let length = receiver.recv(&mut bytes).unwrap();
     assert_eq!(&bytes[..length], b"no dns");
+}
+
+#[test]
+fn set_ttl() {
+    // The mangle table is asked before the filter table.
+    let lab = Lab::new(55, "mangle");
+    let port = lab.port();
+    let behind = format!("-A INPUT -p udp --dport {port} -j NFQUEUE --queue-num 75");
+    iptables(&behind);
+    let engine = Engine::builder().queues("75".parse().unwrap()).start(|_| OnlyTtl(7)).unwrap();
+    let sink = Sink::new(&lab);
+    {
+        let _example = Example::start_with("set_ttl", 55, &["7"]);
+        lab.send(20, 64);
+        assert_eq!(sink.received(20), 20);
+    }
+    let _example = Example::start_with("set_ttl", 55, &["8"]);
+    lab.send(20, 64);
+    assert_eq!((sink.received(0), queued(55)), (0, 20));
+    let stopped = engine.shutdown(Duration::from_secs(10));
+    assert_eq!(stopped.stats.totals().dropped, 20);
+    iptables(&behind.replacen("-A", "-D", 1));
 }
 
 #[test]

@@ -111,10 +111,11 @@ fn whatever_comes_is_rewritten_or_refused_and_gets_its_verdict() {
     }
 }
 
-const EXAMPLES: [&str; 8] = [
+const EXAMPLES: [&str; 9] = [
     "accept_all",
     "drop_port",
     "rewrite_dns",
+    "set_ttl",
     "defer_to_pool",
     "signature_ips",
     "bypass_after_handshake",
