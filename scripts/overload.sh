@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
 # overload.sh: loads `fanq run` with twice what it bears, and says what still gets through and how soon it is well.
 #
-# Role: in a lab of fanq-bench's (namespaces, `split` topology, load made in the kernel): first the loss-free rate, if
-# it is not given; then a load at that rate, and one at the double of it. Of the second it prints the packets delivered
-# a second as a share of the loss-free rate, where all others went, the resident memory while it lasted, and for how
-# long packets still waited after its last one: at an empty queue nothing is lost any more.
-# Leaves: nothing, however it ends: all of it lives in namespaces and in a process tree which ends with it.
+# Role: in a lab of fanq-bench's (namespaces, load made in the kernel): first the loss-free rate, if it is not given;
+# then a load at that rate, and one at the double of it. Of the second it prints the packets delivered a second as a
+# share of the loss-free rate, where all others went, the resident memory while it lasted, and for how long packets
+# still waited after its last one: at an empty queue nothing is lost any more.
+# Leaves: nothing, however it ends: fanq-bench ends with this script, and takes its namespaces along.
 # Does not: judge figures of a busy machine: it says which are met, and fails only if a packet has no place.
 #
 # Usage: scripts/overload.sh [SECONDS [RATE]]    as root; by default 5 seconds of each load, and a search of the rate,
 #   which takes some minutes
 #   FANQ_BIN_DIR=DIR        take fanq and fanq-bench from there and build nothing
 #   FANQ_RUN_OPTIONS=...    more options for `fanq run`
+#   FANQ_TOPOLOGY=threaded  who takes the packets up on the worker's CPU: threaded, a thread of the kernel, which the
+#                           scheduler weighs against the worker; split, a soft interrupt, which goes before it
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/common.sh
@@ -21,38 +23,35 @@ seconds_max=600
 packets_max=16777216
 
 main() {
-    if [[ ${1:-} == --inside ]]; then
-        inside "${@:2}"
-        return
-    fi
     local seconds=${1:-5} rate=${2:-}
+    topology=${FANQ_TOPOLOGY:-threaded}
     if [[ ! $seconds =~ ^[1-9][0-9]{0,2}$ ]] || ((seconds > seconds_max)); then
         fail "\`$seconds\` is no number of seconds from 1 to $seconds_max"
     fi
     [[ -z $rate || $rate =~ ^[1-9][0-9]{0,7}$ ]] || fail "\`$rate\` is no rate from 1 to 99999999 packets a second"
+    [[ $topology == threaded || $topology == split ]] || fail "FANQ_TOPOLOGY is threaded or split, not \`$topology\`"
     (($(nproc) > 1)) || skip "with one CPU the load would keep fanq from running"
-    prepare_load "making load in the kernel needs root" ip:iproute2
-    bin_dir=$(realpath "$bin_dir")
-    FANQ_BIN_DIR=$bin_dir in_namespaces bash scripts/overload.sh --inside "$scratch" "$seconds" "$rate"
+    prepare_load "making load in the kernel needs root" ip:iproute2 ethtool:ethtool
+    measure
 }
 
-inside() { # SCRATCH SECONDS RATE
-    scratch=$1 seconds=$2 rate=$3
-    # As many senders as the split topology has: half of the CPUs.
+measure() {
+    local lab sampler senders target
+    # Half of the CPUs make the load.
     senders=$(($(nproc) / 2))
     target=fanq${FANQ_RUN_OPTIONS:+:$FANQ_RUN_OPTIONS}
-    lab=(--topology split --target "$target")
+    lab=(--topology "$topology" --target "$target")
     if [[ -z $rate ]]; then
         say "searching the loss-free rate"
-        "$bin_dir/fanq-bench" ndr "${lab[@]}" --trials 60 --out "$scratch/ndr.json" >&2
+        bench ndr "${lab[@]}" --trials 60 --out "$scratch/ndr.json" >&2
         rate=$(loss_free)
     fi
     ((2 * rate * seconds / senders <= packets_max)) ||
         fail "fanq-bench follows $packets_max packets of a sender, and $seconds s at $((2 * rate)) a second are more; \
 take $((packets_max * senders / (2 * rate))) seconds"
     load 100 "$rate"
-    python3 scripts/overload_samples.py fanq $((seconds + 60)) >"$scratch/samples" &
-    local sampler=$!
+    python3 scripts/overload_samples.py fanq $$ $((seconds + 60)) >"$scratch/samples" &
+    sampler=$!
     load 200 $((2 * rate))
     wait "$sampler"
     report
@@ -68,8 +67,13 @@ PYTHON
 }
 
 load() { # PERCENT RATE
-    say "$seconds s at $2 packets a second, $1 % of the loss-free rate"
-    "$bin_dir/fanq-bench" load "${lab[@]}" --rate "$2" --packets $(($2 * seconds / senders)) >"$scratch/load-$1"
+    say "$seconds s at $2 packets a second, $1 % of the loss-free rate, $topology"
+    bench load "${lab[@]}" --rate "$2" --packets $(($2 * seconds / senders)) >"$scratch/load-$1"
+}
+
+# Ends with this script, and what it started with it.
+bench() {
+    setpriv --pdeathsig KILL "$bin_dir/fanq-bench" "$@"
 }
 
 report() {

@@ -5,7 +5,8 @@ for how long packets still waited after the last that came. A queue that is empt
 so that is the time back to no loss.
 Does not: know what the load is. It ended when no packet had come to any queue of the program's namespace.
 
-Usage: overload_samples.py PROGRAM SECONDS    waits 20 s for a process of this name, then looks for so long at most
+Usage: overload_samples.py PROGRAM ANCESTOR SECONDS    waits 20 s for a process of this name which the process
+  ANCESTOR, or what that started, has started; then looks for so long at most
 """
 
 import json
@@ -17,13 +18,24 @@ EVERY_S = 0.004
 MEMORY_EVERY = 25  # looks
 
 
-def process_called(name, until):
+def parent(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
+
+
+def descends(pid, ancestor):
+    while pid not in (0, ancestor):
+        pid = parent(pid)
+    return pid == ancestor
+
+
+def process_called(name, ancestor, until):
     while time.monotonic() < until:
-        for pid in filter(str.isdigit, os.listdir("/proc")):
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
             try:
                 with open(f"/proc/{pid}/comm") as file:
-                    if file.read().strip() == name:
-                        return int(pid)
+                    if file.read().strip() == name and descends(pid, ancestor):
+                        return pid
             except OSError:
                 pass
         time.sleep(0.01)
@@ -51,8 +63,8 @@ def slope(points):
 
 
 def main():
-    name, limit = sys.argv[1], float(sys.argv[2])
-    pid = process_called(name, time.monotonic() + 20)
+    name, ancestor, limit = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    pid = process_called(name, ancestor, time.monotonic() + 20)
     until = time.monotonic() + limit
     came_last, waited_last, came_before, deepest, looks = None, None, 0, 0, 0
     memory = []
