@@ -35,11 +35,14 @@ fn can_measure() -> bool {
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
     let can = whole && is_root;
     if !can {
-        let why = "loading BPF programs needs root of the machine";
-        assert!(std::env::var_os("CI").is_none(), "{why} (CI is set, so this may not be skipped)");
-        eprintln!("SKIPPED: {why}");
+        skip("loading BPF programs needs root of the machine");
     }
     can
+}
+
+fn skip(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{why} (CI is set, so this may not be skipped)");
+    eprintln!("SKIPPED: {why}");
 }
 
 /// Runs a command line of the bench; the result goes to a file of the test's own.
@@ -286,6 +289,35 @@ fn whoever_reads_may_stop() {
     let output = Command::new(BENCH).arg("schema").stdout(writer).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(13));
+}
+
+/// They come in that CPU's queue, and the thread goes with the lab.
+#[test]
+fn a_thread_of_the_kernel_takes_packets_up_on_the_queues_cpu() {
+    if !can_measure() {
+        return;
+    }
+    let kernels_first = std::fs::read_to_string("/proc/2/comm").unwrap_or_default();
+    if kernels_first.trim() != "kthreadd" {
+        return skip("the kernel's threads are not to be seen here");
+    }
+    let line = "latency --topology threaded --rate 2000 --rounds 1 --seconds 0.3 --target fanq ";
+    let ended = bench("threaded", line);
+    if ended.stderr.contains("needs two CPUs") {
+        return skip("needs two CPUs");
+    }
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    for trial in ended.trials() {
+        let queues = trial["queues"].as_array().unwrap().iter();
+        let packets: Vec<_> = queues.map(|queue| queue["packets"].as_u64().unwrap()).collect();
+        let (loads, queues) = packets.split_at(packets.len() / 2);
+        assert!(loads.iter().all(|packets| *packets == 0), "{trial}");
+        assert_eq!(queues.iter().sum::<u64>(), count(&trial, "offered"), "{trial}");
+        assert_eq!(count(&trial, "delivered"), count(&trial, "offered"), "{trial}");
+    }
+    let wait = "while grep -qs ^napi/engine /proc/[0-9]*/comm; do sleep 0.05; done";
+    let waited = Command::new("timeout").args(["20", "sh", "-c", wait]).status().unwrap();
+    assert!(waited.success(), "a lab's thread is left");
 }
 
 #[test]

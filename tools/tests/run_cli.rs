@@ -44,6 +44,37 @@ fn a_request_that_cannot_be_right_ends_with_status_2_and_says_what_would_be() {
     }
 }
 
+/// Elsewhere than in a session of its own fanq would weigh others' programs, too.
+#[test]
+fn a_session_that_it_leads_gets_its_workers_weight_and_no_other() {
+    let Some(space) = Space::new() else { return };
+    let Some(own) = session_nice("self") else {
+        eprintln!("SKIPPED: this kernel groups nothing by sessions");
+        return;
+    };
+    let somebody = ["setsid", "sh", "-c", r#"echo 3 >/proc/self/autogroup; exec "$@""#, "sh"];
+    for (wrapper, request, nice) in [
+        (&["setsid"][..], "--queues 9", -5),
+        (&["setsid"], "--queues 9-12 --placement none", -11),
+        (&["setsid"], "--queues 9 --nice=-7", -7),
+        (&["setsid"], "--queues 9 --nice 0", 0),
+        (&somebody, "--queues 9", 3),
+        (&[], "--queues 9", own),
+    ] {
+        let mut fanq = space.start(wrapper, request);
+        fanq.await_ready();
+        let given = session_nice(&fanq.child.id().to_string());
+        assert_eq!(given, Some(nice), "{wrapper:?} {request}");
+        fanq.stop("TERM");
+    }
+}
+
+/// sched(7), "The autogroup feature"
+fn session_nice(process: &str) -> Option<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/autogroup")).ok()?;
+    text.trim().rsplit_once("nice ")?.1.parse().ok()
+}
+
 #[test]
 fn a_configuration_file_that_is_wrong_is_named_with_what_is_wrong_in_it() {
     let Some(space) = Space::new() else { return };

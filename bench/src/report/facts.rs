@@ -68,7 +68,7 @@ pub(crate) fn settings(lab: &LabSetting, load: &LoadSetting) -> Markup {
                 @match lab.topology {
                     Topology::Shared => "shared: each CPU makes load, fills its queue and serves it",
                     Topology::Split => "split: some make the load, others fill and serve the queues",
-                    Topology::Threaded => "threaded: some make the load, on the others a thread of the kernel fills the queues which a worker serves",
+                    Topology::Threaded => "threaded: as split, with a thread of the kernel that fills the queues",
                 }
                 "; load on " (list(&lab.load_cpus)) ", queues on " (list(&lab.queue_cpus))
             }

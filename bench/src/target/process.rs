@@ -4,9 +4,9 @@
 //! of all threads of all its processes (`/proc/PID/task/TID/schedstat`, nanoseconds on a CPU), between two looks;
 //! what a process used that ended in between is missing, so targets are measured while they run.
 //!
-//! A program that leaves the group (setsid, once more) ends with the lab, whose process namespace it cannot leave. Until then it
-//! may hold the target's pipes, so nothing here waits for their end for ever, and of what comes by them only the last
-//! part is kept.
+//! A program that leaves the group (setsid, once more) ends with the lab, whose process namespace it cannot leave.
+//! Until then it may hold the target's pipes, so nothing here waits for their end for ever, and of what comes by them
+//! only the last part is kept.
 
 use std::ffi::OsString;
 use std::io::Read;

@@ -194,6 +194,21 @@ fn split_without_root_says_what_is_missing_and_leaves_nothing() {
     space.assert_nothing_left();
 }
 
+/// In a process namespace the kernel's threads are not to be seen.
+#[test]
+fn a_thread_that_cannot_be_bound_is_refused_and_leaves_nothing() {
+    as_both(|space| {
+        for (more, said) in [(" --offloads off", "--offloads on"), ("", "not to be seen here")] {
+            let refused = space.lab(&format!("up --topology threaded{more}"));
+            if refused.err.contains("needs two CPUs") {
+                return skip("needs two CPUs");
+            }
+            assert_done(&refused, 1, &["--topology threaded", said]);
+            space.assert_nothing_left();
+        }
+    });
+}
+
 #[test]
 fn offloads_are_off_at_every_end() {
     as_both(|space| {
