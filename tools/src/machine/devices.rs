@@ -36,6 +36,8 @@ pub(crate) struct Device {
     pub(crate) rings: Fact<Option<Rings>>,
     pub(crate) spreading: Fact<Option<Spreading>>,
     pub(crate) features: Fact<BTreeMap<String, Feature>>,
+    /// Whether threads of the kernel take its packets up, and not soft interrupts; from Linux 5.12 on.
+    pub(crate) threaded: Fact<bool>,
 }
 
 /// A queue that receives.
@@ -107,6 +109,7 @@ impl Device {
             rings: rings.map(|text| Rings::read(&text)),
             spreading: spreading.map(|text| Spreading::read(&text)),
             features: features.map(|text| ethtool::features(&text)),
+            threaded: root.value::<u8>(&file("threaded")).map(|number| number > 0),
             name: name.to_owned(),
         }
     }

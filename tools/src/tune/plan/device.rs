@@ -121,7 +121,7 @@ fn ethtool(device: &Device, table: Table, key: &str) -> Setting {
     Setting::Ethtool { device: device.name.clone(), table, key: key.to_owned() }
 }
 
-/// What changes what packets look like is a person's to decide.
+/// What changes what packets look like, or begins threads to be bound, is a person's to decide.
 fn hints(draft: &mut Draft<'_>, device: &Device) {
     let Device { name, .. } = device;
     if let Fact::Known(features) = &device.features {
@@ -140,6 +140,14 @@ fn hints(draft: &mut Draft<'_>, device: &Device) {
                  ethtool -K {name} lro off"
             ));
         }
+    }
+    if device.threaded == Fact::Known(false) {
+        draft.note(format!(
+            "{name}: soft interrupts take its packets up, before any worker of that CPU runs: beyond what workers \
+             bear, more load means fewer packets. Threads of the kernel can do it, behind workers at a niceness below \
+             0: echo 1 >/sys/class/net/{name}/threaded, then each of `pgrep '^napi/{name}-'` to its interrupt's CPU by \
+             taskset -pc (docs/TUNING.md, Threaded NAPI)"
+        ));
     }
     let spreading = device.spreading.known().and_then(Option::as_ref);
     if device.rx_queues.len() > 1 && spreading.and_then(Spreading::is_symmetric) == Some(false) {

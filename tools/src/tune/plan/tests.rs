@@ -166,6 +166,21 @@ fn a_sound_machine_is_left_as_it_is() {
     assert_eq!((ids(&plan), plan.notes), (vec![], vec![]));
 }
 
+#[test]
+fn a_card_whose_packets_soft_interrupts_take_up_is_told_of() {
+    let root = SOUND.make();
+    for (threaded, told) in [("0\n", true), ("1\n", false), ("2\n", false)] {
+        write(root.path(), "sys/class/net/eth0/threaded", threaded);
+        let plan = plan_for(root.path(), "0-3", &[]);
+        assert_eq!(
+            plan.notes.iter().any(|note| note.contains("'^napi/eth0-'")),
+            told,
+            "{threaded}"
+        );
+        assert_eq!(ids(&plan), Vec::<String>::new());
+    }
+}
+
 /// Two sockets of 64 CPUs, the card on the second: each of its queues to a CPU there.
 #[test]
 fn a_large_machine_gets_a_queue_for_each_cpu_near_its_card() {
