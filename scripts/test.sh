@@ -14,7 +14,7 @@
 #   unit     unit, property and documentation tests; no rights needed
 #   memcheck the engine's unit tests that touch memory by hand, under valgrind (scripts/memcheck.sh)
 #   netns    the tests in tests/ folders: real queues, in network namespaces of their own
-#   bench    fanq-bench's smoke suite over three targets, and its page; root only
+#   bench    fanq-bench's smoke suite over three targets, and its page; packets by a kernel's thread; root only
 #   demo     scripts/demo.sh, as root and without: both must end in `lost: 0`
 #   fuzz-smoke  every fuzz target for a minute, or 12 s where all parts run (scripts/fuzz.sh); no rights needed
 #   vm       scripts/vm.sh: the real nft rule on four CPUs
@@ -169,7 +169,7 @@ part_netns() {
 
 # Whether it measures at all, not what: the figures of a debug build on a busy machine mean nothing.
 part_bench() {
-    need ip:iproute2 iptables:iptables unshare:util-linux || skip "$why"
+    need ip:iproute2 iptables:iptables unshare:util-linux ethtool:ethtool || skip "$why"
     ((EUID == 0)) || skip "loading BPF programs needs root"
     cargo build --locked --package fanq-tools --package fanq-bench
     scripts/peers.sh build plain
@@ -177,6 +177,8 @@ part_bench() {
     out=$(mktemp -d)
     # shellcheck disable=SC2064 # the folder of now
     trap "rm -rf '$out'" EXIT
+    # Out here, as a process namespace hides the kernel's threads.
+    cargo test --locked --package fanq-bench --test measure a_thread_of_the_kernel -- --nocapture
     target/debug/fanq-bench run --suite smoke --target fanq --target limit --target kernel --out "$out/smoke.json"
     target/debug/fanq-bench report "$out/smoke.json"
     grep -q '</svg>' "$out/smoke.html"

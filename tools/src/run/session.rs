@@ -10,12 +10,10 @@ use std::fs;
 use std::io::{Error, ErrorKind};
 use std::time::Duration;
 
-use rustix::process::{getpid, getsid};
-
 /// Gives the session the weight with which each of so many workers goes before others as `nice` says. Says so if the
 /// kernel refuses it; a `nice` of 0 and more asks for nothing.
 pub(super) fn take_priority(nice: i8, workers: u16) {
-    let leads = getsid(None).is_ok_and(|session| session == getpid());
+    let leads = fs::read_to_string(STAT).is_ok_and(|stat| leads_its_session(&stat));
     if nice >= 0 || !leads || niceness() != Some(0) {
         return;
     }
@@ -26,6 +24,14 @@ pub(super) fn take_priority(nice: i8, workers: u16) {
              other threads of it, and not before the kernel's"
         );
     }
+}
+
+/// From the line of proc_pid_stat(5): the process, its name in parentheses, state, parent, group, session. In a process
+/// namespace a session that began outside is 0 (getsid(2) says so, too).
+fn leads_its_session(stat: &str) -> bool {
+    let process = stat.split(' ').next();
+    let behind_name = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    process.is_some() && behind_name.split(' ').nth(3) == process
 }
 
 /// The session's niceness; none if the kernel groups nothing by sessions.
@@ -54,6 +60,7 @@ fn group_nice(nice: i8, threads: u16) -> i8 {
     group
 }
 
+const STAT: &str = "/proc/self/stat";
 const AUTOGROUP: &str = "/proc/self/autogroup";
 
 /// How many times as much a thread weighs as one whose niceness is higher by one (`kernel/sched/core.c`:
@@ -66,6 +73,20 @@ const RETRY_AFTER: Duration = Duration::from_millis(60);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_leads_a_session_has_its_number() {
+        for (stat, leads) in [
+            ("12 (fanq) S 1 12 12 0 -1", true),
+            ("12 (a) 12 12) R 1 12 12 0", true),
+            ("12 (fanq) S 1 12 7 0 -1", false),
+            ("12 (fanq) S 0 0 0 0 -1", false),
+            ("12 (fanq", false),
+            ("", false),
+        ] {
+            assert_eq!(leads_its_session(stat), leads, "{stat}");
+        }
+    }
 
     /// Weights as in `sched_prio_to_weight`: 0 has 1,024, -5 has 3,121, -8 6,100, -11 11,916, -17 46,273, -20 88,761.
     #[test]
